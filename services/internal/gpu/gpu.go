@@ -97,6 +97,9 @@ var (
 )
 
 func unglue(w string) []string {
+	if len(w) > 32 {
+		return []string{w}
+	}
 	if m := family.FindStringSubmatch(w); m != nil {
 		return append([]string{m[1]}, unglue(m[2])...)
 	}
