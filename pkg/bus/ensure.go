@@ -118,20 +118,24 @@ func (c *Conn) EnsureBucket(ctx context.Context, cfg jetstream.KeyValueConfig) (
 	return kv, nil
 }
 
-// drift compares two values of one configuration struct. Booleans and enumerations are always compared, since
-// their zero is a choice too; everything else only where want sets it, since zero means the broker's default.
+// Settings that are not compared at all: words for people, which a new version may choose anew.
+var words = map[string]bool{"description": true, "metadata": true}
+
+// Settings whose zero means that the broker, or its operator, decides.
+var filled = map[string]bool{
+	"name": true, "duplicate_window": true, "num_replicas": true, "first_seq": true, "placement": true, "history": true,
+	"ack_wait": true, "max_ack_pending": true, "max_waiting": true, "pause_until": true,
+}
+
+// drift compares two values of one configuration struct.
 func drift(kind, name string, want, have any) error {
 	w, h := reflect.ValueOf(want), reflect.ValueOf(have)
 	var found []Difference
 	for i := range w.NumField() {
-		field := w.Type().Field(i)
+		setting, _, _ := strings.Cut(w.Type().Field(i).Tag.Get("json"), ",")
 		wv, hv := w.Field(i), h.Field(i)
-		if same(wv, hv) {
+		if words[setting] || filled[setting] && wv.IsZero() || same(wv, hv) {
 			continue
-		}
-		setting, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if setting == "" {
-			setting = field.Name
 		}
 		found = append(found, Difference{Setting: setting, Want: show(wv), Have: show(hv)})
 	}
@@ -142,32 +146,14 @@ func drift(kind, name string, want, have any) error {
 }
 
 func same(want, have reflect.Value) bool {
-	if reflect.DeepEqual(want.Interface(), have.Interface()) {
+	switch {
+	case reflect.DeepEqual(want.Interface(), have.Interface()):
 		return true
-	}
-	switch want.Kind() {
-	case reflect.Bool:
-		return false
-	case reflect.Int, reflect.Uint8:
-		// Enumerations are declared types of the jetstream package; plain numbers are limits.
-		if want.Type().PkgPath() != "" {
-			return false
-		}
-	case reflect.Map:
-		// The server adds keys of its own to the metadata.
-		for _, key := range want.MapKeys() {
-			if v := have.MapIndex(key); !v.IsValid() || !v.Equal(want.MapIndex(key)) {
-				return false
-			}
-		}
-		return true
-	}
-	if want.IsZero() || (want.Kind() == reflect.Slice && want.Len() == 0) {
-		return true
-	}
-	if want.CanInt() && have.CanInt() {
-		// Every negative limit is the server's -1.
-		return want.Int() < 0 && have.Int() < 0
+	case want.Kind() == reflect.Slice:
+		return want.Len() == 0 && have.Len() == 0
+	case want.CanInt():
+		// No limit is 0 here and -1 on the broker.
+		return want.Int() <= 0 && have.Int() <= 0
 	}
 	return false
 }
