@@ -32,7 +32,7 @@ const (
 	// requestTimeout bounds the making of a consumer.
 	requestTimeout = 5 * time.Second
 	// heartbeat is how often an idle stream says that it is there; twice missed means reading anew.
-	heartbeat = 5 * time.Second
+	heartbeat = 2 * time.Second
 	// idle is when the broker forgets a consumer nobody pulls.
 	idle = time.Minute
 	// pullMessages and pullBytes bound what is on its way to this process.
