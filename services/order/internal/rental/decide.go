@@ -3,6 +3,7 @@ package rental
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,7 @@ func Decide(o Order, ev Event, at time.Time) (Order, []Effect, error) {
 	case Recovered:
 		d.recovered()
 	case Seen:
-		err = d.seen(ev)
+		d.seen(ev)
 	case Probed:
 		d.probed(ev)
 	case Absent:
@@ -42,7 +43,7 @@ func Decide(o Order, ev Event, at time.Time) (Order, []Effect, error) {
 	case Gone:
 		d.gone(ev)
 	case EndAsked:
-		d.endAsked(ev)
+		err = d.endAsked(ev)
 	case Tick:
 		d.tick(ev)
 	default:
@@ -87,6 +88,7 @@ func (d *decision) finish(s State, event, cause, by, reason string, f *Failure) 
 	settled := d.settleCreate(f)
 	for _, c := range d.o.Cancels {
 		settled = append(settled, Settlement{Operation: c})
+		d.o.CancelsSettled = append(d.o.CancelsSettled, c.ID)
 	}
 	d.o.Cancels = nil
 	d.record(event, cause, by, reason, settled...)
@@ -156,12 +158,14 @@ func (d *decision) planned(ev Planned) error {
 		return fmt.Errorf("%w: intent for server %d at %s USD per hour, ceiling %s", ErrIllegal, i.Server.ID, i.USDPerHour, d.o.Ask.Ceiling)
 	case len(d.o.Intents) >= d.o.Policy.MaxCandidates:
 		return fmt.Errorf("%w: candidate %d of %d", ErrIllegal, len(d.o.Intents)+1, d.o.Policy.MaxCandidates)
-	case i.Server.ID == 0 || i.CallBy.IsZero() || !i.PerDay.IsPos():
-		return fmt.Errorf("%w: an intent without server, deadline or price", ErrIllegal)
+	case i.Server.ID == 0 || i.CallBy.IsZero() || !i.PerDay.IsPos() || !i.USDRate.IsPos():
+		return fmt.Errorf("%w: an intent without server, deadline, price or rate", ErrIllegal)
+	case !d.at.Before(d.o.PlaceBy):
+		return fmt.Errorf("%w: a plan after the place deadline", ErrIllegal)
 	}
 	i.Number, i.Outcome, i.At = len(d.o.Intents)+1, Open, d.at
 	d.o.Intents = append(d.o.Intents, i)
-	d.o.State = Placing
+	d.o.State, d.o.Unprobed = Placing, false
 	if d.o.Ask.Duration > 0 {
 		d.o.EndsAt = d.at.Add(d.o.Ask.Duration)
 	}
@@ -205,10 +209,8 @@ func (d *decision) called(ev Called) {
 	if i == nil || i.Number != ev.Number || i.Called || d.o.State != Placing {
 		return
 	}
-	i.Called, i.Reason = true, ev.Reason
-	if d.at.Before(i.CallBy) {
-		i.CallBy = d.at
-	}
+	// Later than planned when the process was frozen in the call: what proves absence counts from here all the same.
+	i.Called, i.Reason, i.CallBy = true, ev.Reason, d.at
 	if ev.Refused {
 		d.close(i, Refused, "market", ev.Reason)
 		return
@@ -232,15 +234,23 @@ func (d *decision) close(i *Intent, out Outcome, cause, reason string) {
 		text := "The market does not accept the API key. Check it and restart."
 		d.finish(Failed, "failed", cause, "", what, &Failure{Code: "UPSTREAM_AUTH", Message: text, Seed: text})
 	case len(d.o.Intents) >= d.o.Policy.MaxCandidates:
-		d.finish(Failed, "failed", cause, "", what, d.nothingLeft(what))
+		d.finish(Failed, "failed", cause, "", what, d.unlessPrice(d.nothingLeft(what)))
 	case d.failedBootsCost().Cmp(d.o.Policy.FailedBootUSD) >= 0 && i.FailedBoot:
-		d.finish(Failed, "failed", cause, "", what, timedOut("rentals that never became usable have used up their budget"))
+		d.finish(Failed, "failed", cause, "", what, d.unlessPrice(timedOut("rentals that never became usable have used up their budget")))
 	case !d.at.Before(d.o.PlaceBy):
-		d.finish(Failed, "failed", cause, "", what, timedOut("the place deadline passed"))
+		d.finish(Failed, "failed", cause, "", what, d.unlessPrice(timedOut("the place deadline passed")))
 	default:
 		d.o.State, d.o.Ending = Placing, ""
 		d.record("placing", cause, "", what)
 	}
+}
+
+// unlessPrice is f, unless the last rental was ended for its price: then that is what the order failed by.
+func (d *decision) unlessPrice(f *Failure) *Failure {
+	if d.o.Ending != "price" {
+		return f
+	}
+	return &Failure{Code: "PRICE_MISMATCH", Message: "The market billed another price than was agreed: the rental was ended, and nothing else was left to try. Ask again.", Retryable: true, Seed: f.Seed}
 }
 
 // failedBootsCost is what rentals that never became usable have cost: USD, without fees.
@@ -300,56 +310,62 @@ func above(perDay, rate, ceiling decimal.Decimal) (bool, error) {
 	return usd.Cmp(ceiling) > 0, nil
 }
 
-// mismatch says why the billed price is not what was agreed, empty when it is.
-func (d *decision) mismatch(i *Intent, s Sighting) (string, error) {
+// mismatch says why the billed price is not what was agreed, empty when it is. A price that cannot be reckoned with is
+// not what was agreed: the rental must not go on unseen.
+func (d *decision) mismatch(i *Intent, s Sighting) string {
 	if s.Currency != i.Currency {
-		return fmt.Sprintf("billed in %s, agreed in %s", s.Currency, i.Currency), nil
+		return fmt.Sprintf("billed in %s, agreed in %s", s.Currency, i.Currency)
 	}
-	most, err := money.Times(i.PerDay, tolerance)
-	if err != nil {
-		return "", err
+	if most, err := money.Times(i.PerDay, tolerance); err != nil || s.PerDay.Cmp(most) > 0 {
+		return fmt.Sprintf("billed %s %s per day, agreed %s", s.PerDay, s.Currency, i.PerDay)
 	}
-	if s.PerDay.Cmp(most) > 0 {
-		return fmt.Sprintf("billed %s %s per day, agreed %s", s.PerDay, s.Currency, i.PerDay), nil
+	if over, err := above(s.PerDay, i.USDRate, d.o.Ask.Ceiling); err != nil || over {
+		return fmt.Sprintf("billed %s %s per day, above the ceiling of %s USD per hour", s.PerDay, s.Currency, d.o.Ask.Ceiling)
 	}
-	over, err := above(s.PerDay, i.USDRate, d.o.Ask.Ceiling)
-	if err != nil {
-		return "", err
-	}
-	if over {
-		return fmt.Sprintf("billed %s %s per day, above the ceiling of %s USD per hour", s.PerDay, s.Currency, d.o.Ask.Ceiling), nil
-	}
-	return "", nil
+	return ""
 }
 
-func (d *decision) seen(ev Seen) error {
+func (d *decision) seen(ev Seen) {
 	i := d.o.Current()
 	if i == nil || i.Number != ev.Number || !i.Outcome.Live() {
-		return nil
+		return
 	}
 	if i.Outcome == Open {
-		return d.adopt(i, ev.Sighting)
+		d.adopt(i, ev.Sighting)
+		return
 	}
 	if ev.RentalID != i.RentalID {
-		return nil
+		return
 	}
 	i.Spend = ev.Spend
 	if len(ev.Access.TCPPorts) > 0 || ev.Access.Host != "" {
 		i.Access = ev.Access
 	}
 	i.Up = ev.Up
+	if d.o.State == Cancelling {
+		return
+	}
+	if why := d.mismatch(i, ev.Sighting); why != "" {
+		i.RealPerDay = ev.PerDay
+		d.endForPrice(i, why)
+		return
+	}
 	if d.o.State == Provisioning && ev.Up {
 		d.usable(i)
 	}
-	return nil
+}
+
+// endForPrice ends a rental that is not billed as agreed.
+func (d *decision) endForPrice(i *Intent, why string) {
+	i.FailedBoot = d.o.State != Running
+	d.o.State, d.o.Ending = Cancelling, "price"
+	d.record("price_mismatch", "market", "", why)
+	d.act(Cancel{RentalID: i.RentalID, Issue: ""})
 }
 
 // adopt takes the rental as the order's own: the call was applied, whatever was answered.
-func (d *decision) adopt(i *Intent, s Sighting) error {
-	why, err := d.mismatch(i, s)
-	if err != nil {
-		return err
-	}
+func (d *decision) adopt(i *Intent, s Sighting) {
+	why := d.mismatch(i, s)
 	i.Outcome, i.RentalID, i.RealPerDay, i.Started = Placed, s.RentalID, s.PerDay, s.Started
 	i.Access, i.Up, i.GPUs, i.Spend = s.Access, s.Up, s.GPUs, s.Spend
 	i.BootBy = d.at.Add(d.o.Policy.BootDeadline)
@@ -359,22 +375,18 @@ func (d *decision) adopt(i *Intent, s Sighting) error {
 		d.record("cancelling", "market", d.o.Wanted.By, fmt.Sprintf("rental %d was found; its end was already wanted", s.RentalID))
 		d.act(Cancel{RentalID: s.RentalID, Issue: ""})
 	case why != "":
-		d.o.State, d.o.Ending = Cancelling, "price"
-		i.FailedBoot = true
-		d.record("price_mismatch", "market", "", why)
-		d.act(Cancel{RentalID: s.RentalID, Issue: ""})
+		d.endForPrice(i, why)
 	default:
 		d.o.State = Provisioning
 		d.record("placed", "market", "", fmt.Sprintf("rental %d on server %d", s.RentalID, i.Server.ID))
 	}
-	return nil
 }
 
 // usable makes the order RUNNING, or has its ssh port asked first.
 func (d *decision) usable(i *Intent) {
 	if d.o.Ask.WantsSSH() && d.o.Policy.ProbeSSH {
-		if port := i.Access.TCPPorts[22]; port != 0 && i.Access.Host != "" {
-			d.act(Probe{Number: i.Number, Host: i.Access.Host, Port: port})
+		if i.reachable() {
+			d.act(Probe{Number: i.Number, Host: i.Access.Host, Port: i.Access.TCPPorts[22]})
 		}
 		return
 	}
@@ -388,7 +400,7 @@ func (d *decision) run(i *Intent, why string) {
 
 func (d *decision) probed(ev Probed) {
 	i := d.o.HeldIntent()
-	if i == nil || i.Number != ev.Number || !ev.OK || d.o.State != Provisioning {
+	if i == nil || i.Number != ev.Number || !ev.OK || !i.Up || d.o.State != Provisioning {
 		return
 	}
 	d.o.Probed = true
@@ -443,25 +455,29 @@ func (d *decision) gone(ev Gone) {
 	}
 }
 
-func (d *decision) endAsked(ev EndAsked) {
-	for _, c := range d.o.Cancels {
-		if c.ID == ev.Operation.ID {
-			return // the same command again
-		}
+func (d *decision) endAsked(ev EndAsked) error {
+	op := ev.Operation
+	same := func(c Operation) bool { return c.ID == op.ID }
+	switch {
+	case d.o.State == New:
+		return fmt.Errorf("%w: an end in %s", ErrIllegal, d.o.State)
+	case slices.ContainsFunc(d.o.Cancels, same) || slices.Contains(d.o.CancelsSettled, op.ID):
+		return nil // the same command again
+	case op.ID == "" && (d.o.Wanted != nil || d.o.State.Terminal()):
+		return nil // wanted or over already, and nobody waits
+	case d.o.State.Terminal():
+		d.o.CancelsSettled = append(d.o.CancelsSettled, op.ID)
+		d.record("cancelled", "command", ev.By, "it had ended", Settlement{Operation: op})
+		return nil
 	}
-	if d.o.State.Terminal() {
-		if ev.Operation.ID != "" {
-			d.record("cancelled", "command", ev.By, "it had ended", Settlement{Operation: ev.Operation})
-		}
-		return
-	}
-	if ev.Operation.ID != "" {
-		d.o.Cancels = append(d.o.Cancels, ev.Operation)
+	if op.ID != "" {
+		d.o.Cancels = append(d.o.Cancels, op)
 	}
 	if d.o.Wanted == nil {
 		d.o.Wanted = &End{Kind: ByCommand, At: d.at, By: ev.By, Reason: ev.Reason}
 	}
 	d.endWanted("command", ev.By, orElse(ev.Reason, "as asked"))
+	return nil
 }
 
 // endWanted acts on a wanted end that was just recorded in the order.
@@ -519,7 +535,7 @@ func (d *decision) tickHeld(ev Tick, late bool) {
 		d.o.Wanted = &End{Kind: ByPlan, At: d.at, Reason: "its planned end"}
 		d.endWanted("clock", "", "its planned end")
 	case d.o.State == Running:
-	case !d.at.Before(i.BootBy) && i.Up && d.o.Ask.WantsSSH() && !ev.ProbeProven:
+	case (late || !d.at.Before(i.BootBy)) && i.Up && i.reachable() && d.o.Ask.WantsSSH() && !ev.ProbeProven:
 		// No probe has ever succeeded from here: silence may be our own network's.
 		d.o.Unprobed = true
 		d.run(i, "the container runs; ssh was never reached from here, so it is not known to answer")

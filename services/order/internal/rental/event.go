@@ -20,7 +20,8 @@ type Asked struct {
 	Forestalled bool
 }
 
-// Planned is a chosen server, its intent about to be recorded.
+// Planned is a chosen server, its intent about to be recorded. It is illegal above the ceiling, after the place deadline,
+// beyond the last candidate, while an intent may bill and once an end is wanted.
 //   - PENDING, WAITING, PLACING (no open intent) → PLACING, and the call
 type Planned struct{ Intent Intent }
 
@@ -64,6 +65,7 @@ type Sighting struct {
 // Seen is the rental of intent Number in a readable list.
 //   - UNCONFIRMED, PLACING → PROVISIONING, or CANCELLING when an end is wanted or the price is not what was agreed
 //   - PROVISIONING → RUNNING when usable without a probe
+//   - PROVISIONING, RUNNING → CANCELLING when the price is no longer what was agreed
 type Seen struct {
 	Number int
 	Sighting
@@ -84,7 +86,8 @@ type Absent struct {
 }
 
 // Gone is the proof that a rental ended. For an open intent it is the finished row of a rental never seen alive.
-//   - UNCONFIRMED, PROVISIONING → PLACING (the next server), INTERRUPTED (spot), or the wanted end
+//   - PLACING, UNCONFIRMED → PLACING (the next server), FAILED (none left), or the wanted end
+//   - PROVISIONING → PLACING or FAILED, INTERRUPTED (spot)
 //   - RUNNING → ENDED, INTERRUPTED
 //   - CANCELLING → CANCELLED, ENDED, FAILED, PLACING
 type Gone struct {
@@ -101,6 +104,7 @@ type Gone struct {
 //   - PENDING, WAITING, AWAITING_APPROVAL, PLACING without an open intent → CANCELLED
 //   - PLACING, UNCONFIRMED → the end is recorded; cancelled at first sight
 //   - PROVISIONING, RUNNING → CANCELLING
+//   - CANCELLING → one more waits for the end
 //   - terminal → settled as done
 type EndAsked struct {
 	// Operation is settled when the end is proved; without an id nobody waits for it here.
@@ -110,10 +114,11 @@ type EndAsked struct {
 }
 
 // Tick is the time: deadlines are compared with it.
-//   - PENDING, WAITING, PLACING → FAILED (place deadline)
+//   - PENDING, AWAITING_APPROVAL, WAITING, PLACING → FAILED (place deadline)
 //   - UNCONFIRMED → the end is recorded (place deadline)
 //   - PROVISIONING → CANCELLING (boot deadline, place deadline, planned end), RUNNING unprobed
 //   - RUNNING → CANCELLING (planned end)
+//   - CANCELLING: the cancel is asked for again
 type Tick struct {
 	// ProbeProven says that a probe has succeeded from this installation before, so that silence means something.
 	ProbeProven bool

@@ -87,6 +87,16 @@ const (
 	Over Outcome = "ended"
 )
 
+// UnmarshalText refuses an outcome of a later version: it might bill, and would be taken for one that does not.
+func (o *Outcome) UnmarshalText(b []byte) error {
+	switch word := Outcome(b); word {
+	case Open, Refused, NotThere, Placed, Over:
+		*o = word
+		return nil
+	}
+	return fmt.Errorf("unknown outcome %q of an intent: written by a later version?", b)
+}
+
 // Live says that the intent may bill.
 func (o Outcome) Live() bool { return o == Open || o == Placed }
 
@@ -225,6 +235,9 @@ type Intent struct {
 	EndedAt    time.Time `json:"ended_at,omitzero"`
 }
 
+// reachable says that the market has named the address of the rental's ssh port.
+func (i *Intent) reachable() bool { return i.Access.TCPPorts[22] != 0 && i.Access.Host != "" }
+
 // Policy is the settings an order lives by, fixed when it is accepted so that a replay decides the same.
 type Policy struct {
 	// MaxCandidates is how many servers are tried.
@@ -246,6 +259,16 @@ const (
 	ByPlaceDeadline EndKind = "place_deadline"
 	ByPlan          EndKind = "ends_at"
 )
+
+// UnmarshalText refuses a kind of a later version.
+func (k *EndKind) UnmarshalText(b []byte) error {
+	switch word := EndKind(b); word {
+	case ByCommand, ByPlaceDeadline, ByPlan:
+		*k = word
+		return nil
+	}
+	return fmt.Errorf("unknown kind of end %q: written by a later version?", b)
+}
 
 // End is a wanted end.
 type End struct {
@@ -273,6 +296,8 @@ type Order struct {
 	CreateFailure *Failure `json:"create_failure,omitempty"`
 	// Cancels wait for the end to be proved.
 	Cancels []Operation `json:"cancels,omitempty"`
+	// CancelsSettled are the ids of those that were told: none is told twice.
+	CancelsSettled []string `json:"cancels_settled,omitempty"`
 	// Policy is what the settings said when the order was accepted.
 	Policy Policy `json:"policy"`
 	// PlaceBy is the place deadline, EndsAt the planned end (zero for "never").
@@ -336,6 +361,7 @@ func (o *Order) idle() bool {
 func (o Order) clone() Order {
 	o.Intents = slices.Clone(o.Intents)
 	o.Cancels = slices.Clone(o.Cancels)
+	o.CancelsSettled = slices.Clone(o.CancelsSettled)
 	return o
 }
 
