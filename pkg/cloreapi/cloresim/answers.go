@@ -27,7 +27,7 @@ func (r reply) render() outgoing {
 	if r.err != "" {
 		o.raw("error", appendText(nil, r.err))
 	}
-	return outgoing{status: r.status, code: r.code, err: r.err, body: closeWithCode(o, r.code)}
+	return outgoing{status: r.status, code: r.code, err: r.err, body: pieces(closeWithCode(o, r.code))}
 }
 
 func appendPrices(b []byte, prices []coinPrice) []byte {
@@ -73,8 +73,8 @@ func appendOriginal(b []byte, onDemand, spot []coinPrice, rates map[string]decim
 	return o.close()
 }
 
-// marketplace lists every server as it was at t. What a rental changed shows later by the visibility lag.
-func (w *world) marketplace(b []byte, t time.Time, step *Step) []byte {
+// marketplace lists every server as it was at t, in pieces. What a rental changed shows later by the visibility lag.
+func (w *world) marketplace(t time.Time, step *Step) [][]byte {
 	rows, factor := len(w.order), decimal.One
 	if step != nil {
 		if step.Truncate != nil {
@@ -87,8 +87,8 @@ func (w *world) marketplace(b []byte, t time.Time, step *Step) []byte {
 			factor = f
 		}
 	}
-	b = append(b, `{"servers":[`...)
-	first := true
+	pieces := make([][]byte, 0, 2*rows+2)
+	pieces = append(pieces, []byte(`{"servers":[`))
 	for _, id := range w.order {
 		s := w.servers[id]
 		if rows == 0 {
@@ -97,24 +97,39 @@ func (w *world) marketplace(b []byte, t time.Time, step *Step) []byte {
 		if !s.online(t) {
 			continue
 		}
-		if !first {
-			b = append(b, ',')
+		if len(pieces) > 1 {
+			pieces = append(pieces, comma)
 		}
-		first, rows = false, rows-1
-		b = w.appendServer(b, s, t, factor)
+		pieces, rows = append(pieces, w.serverRow(s, t, factor)), rows-1
 	}
-	return append(b, `],"my_servers":[],"code":0}`...)
+	return append(pieces, []byte(`],"my_servers":[],"code":0}`))
 }
 
-func (w *world) appendServer(b []byte, s *server, t time.Time, factor decimal.Decimal) []byte {
+var comma = []byte{','}
+
+// shown is a rendered row and what it depends on. The bytes are never written to again.
+type shown struct {
+	row    []byte
+	since  time.Time
+	drift  decimal.Decimal
+	rented bool
+}
+
+// serverRow is a server's row. Rows change seldom and are asked for all the time, so the last one is kept.
+func (w *world) serverRow(s *server, t time.Time, factor decimal.Decimal) []byte {
 	f := s.at(t)
-	rented := s.hostRented(t) || s.onDemandHolder(t.Add(-millis(w.settings.VisibleMS))) != nil
-	moved := f.OnDemandUSD != nil || f.SpotUSD != nil || !factor.IsOne() || !w.drift(s, t).IsOne()
-	o := openObject(b)
+	now := shown{since: f.Since, drift: w.drift(s, t)}
+	now.rented = s.hostRented(t) || s.onDemandHolder(t.Add(-millis(w.settings.VisibleMS))) != nil
+	if c := &s.shown; factor.IsOne() && c.row != nil &&
+		c.since.Equal(now.since) && c.drift == now.drift && c.rented == now.rented {
+		return c.row
+	}
+	moved := f.OnDemandUSD != nil || f.SpotUSD != nil || !factor.IsOne() || !now.drift.IsOne()
+	o := openObject(nil)
 	for _, m := range s.members {
 		switch {
-		case m.name == "rented" && rented != s.rented:
-			o.raw(m.name, strconv.AppendBool(nil, rented))
+		case m.name == "rented" && now.rented != s.rented:
+			o.raw(m.name, strconv.AppendBool(nil, now.rented))
 		case m.name == "price" && moved && s.price != nil:
 			o.raw(m.name, w.appendPrice(nil, s, t, factor))
 		case m.name == "reliability" && f.Reliability != nil:
@@ -123,7 +138,11 @@ func (w *world) appendServer(b []byte, s *server, t time.Time, factor decimal.De
 			o.raw(m.name, m.raw)
 		}
 	}
-	return o.close()
+	now.row = slices.Clip(o.close())
+	if factor.IsOne() {
+		s.shown = now
+	}
+	return now.row
 }
 
 // appendPrice is the price member with today's prices: the listed members in their order, broken values as they
@@ -248,12 +267,29 @@ func (w *world) orderRow(r *rental, seen time.Time, ended bool) json.RawMessage 
 	if r.Spot {
 		add("spot", true)
 	}
-	echo("specs")
+	if specs := orderSpecs(find(s.members, "specs")); specs != nil {
+		o.raw("specs", specs)
+	}
 	add("si", r.Server)
 	add("mon_container", r.container(seen))
 	add("online", ended || s.online(seen))
 	w.addPorts(r, seen, ended, add)
 	echo("rating", "reliability", "owner", "cuda_version", "gpu_array")
+	return o.close()
+}
+
+// orderSpecs are a server's specs as an order echoes them: without the power limits.
+func orderSpecs(specs json.RawMessage) json.RawMessage {
+	members, err := readObject(specs)
+	if err != nil {
+		return specs
+	}
+	o := openObject(nil)
+	for _, m := range members {
+		if m.name != "pl" && m.name != "stock_pl" {
+			o.raw(m.name, m.raw)
+		}
+	}
 	return o.close()
 }
 

@@ -1,6 +1,7 @@
 package cloresim
 
 import (
+	"bufio"
 	"encoding/json"
 	"io"
 	"net"
@@ -34,9 +35,7 @@ func (s *Sim) serve(w http.ResponseWriter, r *http.Request) {
 	c := s.world.arrive(now, endpoint, key, requestOf(r, body))
 	log := s.logger.With("n", c.N, "endpoint", endpoint, "key", key)
 	log.Info("call came in")
-	buffer := s.buffers.Get().(*[]byte)
-	defer s.buffers.Put(buffer)
-	out := s.decide(c, now, r, body, buffer)
+	out := s.decide(c, now, r, body)
 	applied := c.Applied
 	if out.delay > 0 {
 		s.commit()
@@ -60,9 +59,17 @@ func (s *Sim) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(out.body)))
+	size := 0
+	for _, piece := range out.body {
+		size += len(piece)
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(size))
 	w.WriteHeader(out.status)
-	_, _ = w.Write(out.body)
+	b := bufio.NewWriterSize(w, min(size, 64<<10))
+	for _, piece := range out.body {
+		_, _ = b.Write(piece)
+	}
+	_ = b.Flush() // a caller that went away is its own business
 }
 
 // wait delays an answer, unless its caller has gone or the market stops.
@@ -94,13 +101,13 @@ func requestOf(r *http.Request, body []byte) json.RawMessage {
 }
 
 // decide carries out a call and gives what to send. The lock is held.
-func (s *Sim) decide(c *call, now time.Time, r *http.Request, body []byte, buffer *[]byte) outgoing {
-	out := s.judge(c, now, r, body, buffer)
+func (s *Sim) decide(c *call, now time.Time, r *http.Request, body []byte) outgoing {
+	out := s.judge(c, now, r, body)
 	c.Status, c.Code, c.Error = out.status, out.code, out.err
 	return out
 }
 
-func (s *Sim) judge(c *call, now time.Time, r *http.Request, body []byte, buffer *[]byte) outgoing {
+func (s *Sim) judge(c *call, now time.Time, r *http.Request, body []byte) outgoing {
 	writes, known := endpoints[c.Endpoint]
 	method := http.MethodGet
 	if writes {
@@ -116,7 +123,7 @@ func (s *Sim) judge(c *call, now time.Time, r *http.Request, body []byte, buffer
 	}
 	step := s.world.nextStep(c.Endpoint)
 	if !writes {
-		return step.answer(s.read(c, now, r, step, buffer))
+		return step.answer(s.read(c, now, r, step))
 	}
 	at, never := step.when(now)
 	honest := taken
@@ -132,15 +139,14 @@ func (s *Sim) judge(c *call, now time.Time, r *http.Request, body []byte, buffer
 }
 
 // read answers an endpoint that changes nothing.
-func (s *Sim) read(c *call, now time.Time, r *http.Request, step *Step, buffer *[]byte) outgoing {
+func (s *Sim) read(c *call, now time.Time, r *http.Request, step *Step) outgoing {
 	t := now
 	if step != nil {
 		t = now.Add(-millis(step.StaleMS))
 	}
 	switch c.Endpoint {
 	case "marketplace":
-		*buffer = s.world.marketplace((*buffer)[:0], t, step)
-		return outgoing{status: http.StatusOK, body: *buffer}
+		return outgoing{status: http.StatusOK, body: s.world.marketplace(t, step)}
 	case "wallets":
 		return s.world.wallets(s.world.account(c.Key), t, step).render()
 	case "my_orders":

@@ -112,19 +112,19 @@ func pick[T any](r *rand.Rand, of []weighted[T]) T {
 	panic("unreachable: the weights sum to more than at")
 }
 
-func pickModel(r *rand.Rand) model {
+var weightedCatalog = func() []weighted[model] {
 	of := make([]weighted[model], len(catalog))
 	for i, m := range catalog {
 		of[i] = weighted[model]{m, m.weight}
 	}
-	return pick(r, of)
-}
+	return of
+}()
 
 // generateRow makes one server from seed and id alone. A plain one is a single free RTX 4090 that takes every coin,
 // so that an inventory of any size has candidates for a generous ceiling.
 func generateRow(seed, id int64, plain bool, rates map[string]decimal.Decimal) *row {
 	r := rand.New(rand.NewPCG(uint64(seed), uint64(id)))
-	m, count := pickModel(r), 1
+	m, count := pick(r, weightedCatalog), 1
 	if plain {
 		m = rtx4090
 	} else {

@@ -115,14 +115,19 @@ func (r *rental) heldFor(t time.Time) time.Duration {
 // spend is what was charged up to t, in Currency, without fees: whole held seconds at the price of their time.
 func (r *rental) spend(t time.Time) decimal.Decimal {
 	sum, before := decimal.Zero, time.Duration(0)
+	charge := func(until time.Time, perDay decimal.Decimal) {
+		held := r.heldFor(until).Truncate(time.Second)
+		sum, before = plus(sum, spendOf(perDay, held-before)), held
+	}
 	for _, b := range r.Billed {
 		if !b.Until.Before(t) {
-			break
+			charge(t, b.Price)
+			return sum
 		}
-		held := r.heldFor(b.Until).Truncate(time.Second)
-		sum, before = plus(sum, spendOf(b.Price, held-before)), held
+		charge(b.Until, b.Price)
 	}
-	return plus(sum, spendOf(r.priceAt(t), r.heldFor(t).Truncate(time.Second)-before))
+	charge(t, r.Price)
+	return sum
 }
 
 // priceAt is the price per day that stood at t.

@@ -119,11 +119,14 @@ type outgoing struct {
 	status int
 	code   int
 	err    string
-	body   []byte
-	html   bool
-	delay  time.Duration
-	drop   bool
+	// body is sent piece by piece.
+	body  [][]byte
+	html  bool
+	delay time.Duration
+	drop  bool
 }
+
+func pieces(b []byte) [][]byte { return [][]byte{b} }
 
 // answer gives what is sent for an honest reply, whose body is rendered.
 func (s *Step) answer(honest outgoing) outgoing {
@@ -133,7 +136,7 @@ func (s *Step) answer(honest outgoing) outgoing {
 	out := honest
 	switch {
 	case s.Body != nil:
-		out = outgoing{status: http.StatusOK, body: []byte(*s.Body)}
+		out = outgoing{status: http.StatusOK, body: pieces([]byte(*s.Body))}
 		out.html = !strings.HasPrefix(strings.TrimSpace(*s.Body), "{")
 		if s.Status != nil {
 			out.status = *s.Status
@@ -142,7 +145,7 @@ func (s *Step) answer(honest outgoing) outgoing {
 			out.code = *s.Code
 		}
 	case s.Status != nil && *s.Status >= 400 && s.Code == nil && s.Error == "":
-		out = outgoing{status: *s.Status, html: true, body: proxyPage(*s.Status)}
+		out = outgoing{status: *s.Status, html: true, body: pieces(proxyPage(*s.Status))}
 	case s.Status != nil || s.Code != nil || s.Error != "":
 		out = s.replaced(honest)
 	}
@@ -173,7 +176,7 @@ func (s *Step) replaced(honest outgoing) outgoing {
 	if out.err != "" {
 		o.raw("error", appendText(nil, out.err))
 	}
-	out.body = closeWithCode(o, out.code)
+	out.body = pieces(closeWithCode(o, out.code))
 	return out
 }
 

@@ -33,6 +33,7 @@ type server struct {
 	*listing
 	history []facts
 	rentals []*rental
+	shown   shown
 }
 
 // at gives the facts that held at a moment.

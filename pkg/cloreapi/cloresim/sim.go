@@ -93,7 +93,6 @@ type Sim struct {
 	logger    *slog.Logger
 	inventory *inventory
 	handler   http.Handler
-	buffers   sync.Pool
 
 	mu        sync.Mutex
 	world     *world
@@ -118,7 +117,6 @@ func New(c Config) (*Sim, error) {
 	}
 	s := &Sim{
 		logger: c.Logger, world: newWorld(), addresses: map[string]time.Time{}, done: make(chan struct{}),
-		buffers: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

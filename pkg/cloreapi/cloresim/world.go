@@ -116,12 +116,16 @@ func (w *world) mine(key string) []*rental {
 
 // cost is what a rental took from its wallet up to t, fees included.
 func (w *world) cost(r *rental, t time.Time) decimal.Decimal {
-	spend := r.spend(t)
+	return plus(r.CreationFee, withFee(r, r.spend(t)))
+}
+
+// withFee adds the renter's fee to what is charged.
+func withFee(r *rental, spend decimal.Decimal) decimal.Decimal {
 	fee := onDemandFee
 	if r.Spot {
 		fee = spotFee
 	}
-	return plus(r.CreationFee, plus(spend, times(spend, fee)))
+	return plus(spend, times(spend, fee))
 }
 
 // balance is what is left of a coin at t.
@@ -189,7 +193,7 @@ func (w *world) emptyBy(key, coin string, now time.Time) (time.Time, bool) {
 	burn, began := decimal.Zero, time.Time{}
 	for _, r := range w.rentals {
 		if _, holds := r.holdsAt(now); r.Key == key && r.Currency == coin && holds {
-			burn = plus(burn, spendOf(r.Price, time.Second))
+			burn = plus(burn, withFee(r, spendOf(r.Price, time.Second)))
 			if r.Created.After(began) {
 				began = r.Created
 			}
