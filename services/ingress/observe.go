@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
@@ -30,7 +31,6 @@ func observe(tracer trace.Tracer, meter metric.Meter, log *slog.Logger, door fun
 	if err != nil {
 		return nil, fmt.Errorf("make the histogram of requests: %w", err)
 	}
-	carrier := propagation.TraceContext{}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		next, route := door(r.URL.Path)
@@ -38,7 +38,7 @@ func observe(tracer trace.Tracer, meter metric.Meter, log *slog.Logger, door fun
 		if route != "" {
 			name += " " + route
 		}
-		ctx := carrier.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx := otel.GetTextMapPropagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindServer))
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
