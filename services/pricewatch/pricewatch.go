@@ -15,9 +15,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
@@ -26,7 +28,9 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/renthook/renthook/pkg/bus"
+	"github.com/renthook/renthook/pkg/fault"
 	"github.com/renthook/renthook/pkg/lease"
+	"github.com/renthook/renthook/pkg/throttle"
 	marketv1 "github.com/renthook/renthook/proto/gen/renthook/market/v1"
 	"github.com/renthook/renthook/services/internal/auth"
 	"github.com/renthook/renthook/services/internal/market"
@@ -40,6 +44,7 @@ const (
 	defaultInterval = 3 * time.Second
 	defaultSlotWait = 500 * time.Millisecond
 	leaseKey        = "pricewatch"
+	callKey         = "pricewatch/marketplace"
 	maxRequest      = 64 << 10
 )
 
@@ -80,6 +85,7 @@ type Service struct {
 	server   *grpc.Server
 	health   *health.Server
 	lease    *lease.Lease
+	calls    *throttle.Throttle
 	poller   *poll.Poller
 
 	// Set by Start, until Stop.
@@ -100,9 +106,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s := &Service{cfg: cfg, deps: deps}
 	js := deps.Conn.JetStream()
 	s.poller = poll.New(poll.Config{Interval: cfg.Interval}, poll.Deps{
-		Offers: deps.Offers, Slot: s.slot, Publish: deps.Conn.Publish, Logger: deps.Logger,
+		Offers: deps.Offers, Slot: s.slot, Take: s.take, Publish: deps.Conn.Publish, Logger: deps.Logger,
 		Load: func(ctx context.Context) (marketview.Stored, error) { return marketview.Load(ctx, js) },
 	})
+	s.calls = throttle.New(throttle.Config{JS: js, Bucket: topology.LimitsBucket(cfg.Sizes.Replicas)})
 	var err error
 	s.lease, err = lease.New(lease.Config{
 		JS: js, Bucket: topology.LeasesBucket(cfg.Sizes.Replicas), Key: leaseKey, Holder: cfg.Holder, TTL: cfg.LeaseTTL,
@@ -156,18 +163,19 @@ func (s *Service) Start(ctx context.Context) error {
 	s.stop = stop
 	s.view = marketview.Open(run, s.deps.Conn.JetStream(), s.deps.Logger)
 	s.works.Go(func() {
-		// Contends again after every end of the lease; it fails only when the work does, and the work does not.
-		_ = s.lease.Run(run, func(held context.Context, _ *lease.Held) error {
-			s.poller.Run(held)
-			return nil
-		})
+		for run.Err() == nil {
+			// What ends the work is logged by the poller; then the lease is contended for anew.
+			_ = s.lease.Run(run, func(held context.Context, _ *lease.Held) error { return s.poller.Run(held) })
+		}
 	})
 
 	s.server = grpc.NewServer(
 		grpc.StatsHandler(otelgrpc.NewServerHandler()), grpc.MaxRecvMsgSize(maxRequest),
-		grpc.UnaryInterceptor(auth.Unary(s.deps.Authenticate)), grpc.StreamInterceptor(auth.Stream(s.deps.Authenticate)),
+		grpc.ChainUnaryInterceptor(recovery.UnaryServerInterceptor(s.recovered()), auth.Unary(s.deps.Authenticate)),
+		grpc.ChainStreamInterceptor(recovery.StreamServerInterceptor(s.recovered()), auth.Stream(s.deps.Authenticate)),
 	)
 	s.health = health.NewServer()
+	s.health.SetServingStatus(marketv1.MarketService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	marketv1.RegisterMarketServiceServer(s.server, rpc.New(s.view))
 	healthv1.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
@@ -177,6 +185,14 @@ func (s *Service) Start(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// recovered turns a panic into an answer that shows nothing of it.
+func (s *Service) recovered() recovery.Option {
+	return recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
+		s.deps.Logger.ErrorContext(ctx, "a call panicked", "panic", p, "stack", string(debug.Stack()))
+		return fault.Public(fmt.Errorf("panic: %v", p))
+	})
 }
 
 // Stop undoes Start: it answers what was asked until ctx ends, gives the lease back, and returns when nothing of the
@@ -230,6 +246,15 @@ func (s *Service) Ready() error {
 		return errors.New("the market was not read yet")
 	}
 	return fmt.Errorf("the market was read last at %s", began.UTC().Format(time.RFC3339))
+}
+
+// take asks for the one call that all replicas have per interval.
+func (s *Service) take(ctx context.Context, interval time.Duration) (granted bool, after time.Duration, err error) {
+	d, err := s.calls.Take(ctx, callKey, throttle.Limit{N: 1, Per: interval})
+	if err != nil {
+		return false, 0, fmt.Errorf("ask for the call of this interval: %w", err)
+	}
+	return d.Allowed, d.RetryAfter, nil
 }
 
 // slot asks the account's holder for leave to call the market.

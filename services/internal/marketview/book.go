@@ -7,6 +7,7 @@ import (
 
 	marketv1 "github.com/renthook/renthook/proto/gen/renthook/market/v1"
 	"github.com/renthook/renthook/services/internal/market"
+	"github.com/renthook/renthook/services/internal/topology"
 )
 
 // Bounds on what a stream may make this process hold; the market lists some thousand servers of some hundred models.
@@ -34,14 +35,17 @@ type parted struct {
 	offers int
 }
 
-// add takes one part as it stands in the stream. The newest poll of a model wins; surplus parts, blanked when a book
+// add takes one part as it stands in the stream under its subject. The newest poll of a model wins; surplus parts, blanked when a book
 // shrank, are ignored.
-func (p *parts) add(data []byte) error {
+func (p *parts) add(subject string, data []byte) error {
 	var b marketv1.Book
 	if err := proto.Unmarshal(data, &b); err != nil {
 		return fmt.Errorf("read a part of a book: %w", err)
 	}
 	n, part := int(b.GetParts()), int(b.GetPart())
+	if subject != topology.MarketBook(b.GetGpu(), part) {
+		return fmt.Errorf("read %s: it holds part %d of the book %q", subject, part, b.GetGpu())
+	}
 	if b.GetGpu() == "" || n < 1 || n > mostParts || part < 0 {
 		return fmt.Errorf("read a part of the book %q: part %d of %d makes no sense", b.GetGpu(), part, n)
 	}

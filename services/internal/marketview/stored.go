@@ -32,7 +32,7 @@ func Load(ctx context.Context, js jetstream.JetStream) (Stored, error) {
 	err := tail(ctx, js, true, func(m jetstream.Msg) error {
 		switch kindOf(m.Subject()) {
 		case isBook:
-			return staged.add(m.Data())
+			return staged.add(m.Subject(), m.Data())
 		case isSnapshot:
 			p, err := readSnapshot(m.Data())
 			s.Poll = p

@@ -172,7 +172,7 @@ func (v *View) follow(ctx context.Context) error {
 	return tail(ctx, v.js, false, func(m jetstream.Msg) error {
 		switch kindOf(m.Subject()) {
 		case isBook:
-			return staged.add(m.Data())
+			return staged.add(m.Subject(), m.Data())
 		case isSnapshot:
 		default:
 			return nil

@@ -160,6 +160,15 @@ func Parts(gpu string, poll uint64, book []market.Offer, limit int) ([][]byte, e
 	return out, nil
 }
 
+// Blank encodes a part that a book does not have any more.
+func Blank(gpu string, poll uint64, part, parts int) ([]byte, error) {
+	data, err := proto.Marshal(&marketv1.Book{Gpu: gpu, Poll: poll, Part: int32(part), Parts: int32(parts)})
+	if err != nil {
+		return nil, fmt.Errorf("encode part %d of the book %s: %w", part, gpu, err)
+	}
+	return data, nil
+}
+
 // Range describes prices: USD per hour, whole server, as decimals; empty without any. Percentiles are by nearest rank.
 type Range struct{ Min, P10, Median string }
 

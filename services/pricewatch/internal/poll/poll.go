@@ -19,6 +19,7 @@ import (
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/marketview"
+	"github.com/renthook/renthook/services/pricewatch/internal/board"
 )
 
 const (
@@ -47,6 +48,9 @@ type Deps struct {
 	Offers market.Offers
 	// Slot asks for leave to call the market; nil means granted.
 	Slot func(context.Context) (granted bool, after time.Duration)
+	// Take asks for the one call that all replicas have per interval; nil means granted. The lease alone does not
+	// bound the calls: a broker that lost its memory has granted it to two.
+	Take func(ctx context.Context, interval time.Duration) (granted bool, after time.Duration, err error)
 	// Load reads what the stream holds.
 	Load func(context.Context) (marketview.Stored, error)
 	// Publish stores a message.
@@ -78,9 +82,10 @@ func (p *Poller) Failure() error {
 	return p.failure
 }
 
-// Run polls until ctx ends. What another holder published since the last Run is read first.
-func (p *Poller) Run(ctx context.Context) {
-	pub := &publisher{load: p.deps.Load, publish: p.deps.Publish}
+// Run polls until ctx ends, or until it finds that somebody else polls too: then it returns [ErrForeign], and the
+// lease is to be contended for anew. What another holder published since the last Run is read first.
+func (p *Poller) Run(ctx context.Context) error {
+	pub := &publisher{load: p.deps.Load, publish: p.deps.Publish, partBytes: board.MostPartBytes}
 	for ctx.Err() == nil {
 		if err := p.prepare(ctx, pub); err != nil {
 			p.note(ctx, err)
@@ -90,12 +95,16 @@ func (p *Poller) Run(ctx context.Context) {
 		if !sleep(ctx, p.due(pub.poll.Began)) {
 			continue
 		}
-		if err := p.leave(ctx); err != nil {
-			p.note(ctx, err)
-			continue
+		err := p.leave(ctx)
+		if err == nil {
+			err = p.round(ctx, pub)
 		}
-		p.note(ctx, p.round(ctx, pub))
+		p.note(ctx, err)
+		if errors.Is(err, ErrForeign) {
+			return err
+		}
 	}
+	return nil
 }
 
 func (p *Poller) prepare(ctx context.Context, pub *publisher) error {
@@ -116,15 +125,13 @@ func (p *Poller) due(published time.Time) time.Duration {
 	return max(wait, time.Until(p.called.Add(p.interval())))
 }
 
-// leave waits until the account's holder lets the market be called; an error says that it did not for long.
+// leave waits until the account's holder and the other replicas let the market be called; an error says that they did
+// not for long.
 func (p *Poller) leave(ctx context.Context) error {
-	if p.deps.Slot == nil {
-		return nil
-	}
-	for until := time.Now().Add(max(10*p.cfg.Interval, leastPatience)); ; {
-		granted, after := p.deps.Slot(ctx)
-		if granted {
-			return ctx.Err()
+	for until := time.Now().Add(max(10*p.interval(), leastPatience)); ; {
+		granted, after, err := p.ask(ctx)
+		if granted || err != nil {
+			return err
 		}
 		if time.Now().After(until) {
 			return errDenied
@@ -135,7 +142,24 @@ func (p *Poller) leave(ctx context.Context) error {
 	}
 }
 
-var errDenied = errors.New("the account's own calls leave no room for the market's")
+func (p *Poller) ask(ctx context.Context) (granted bool, after time.Duration, err error) {
+	if p.deps.Slot != nil {
+		if granted, after := p.deps.Slot(ctx); !granted {
+			return false, after, ctx.Err()
+		}
+	}
+	if p.deps.Take == nil {
+		return true, 0, ctx.Err()
+	}
+	granted, after, err = p.deps.Take(ctx, p.interval())
+	if err != nil {
+		// Without the broker the answer could not be published either.
+		sleep(ctx, retry)
+	}
+	return granted, after, err
+}
+
+var errDenied = errors.New("there is no room for a call to the market")
 
 // round makes one call and publishes what it shows.
 func (p *Poller) round(ctx context.Context, pub *publisher) error {

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,9 @@ const publishTimeout = 5 * time.Second
 type publisher struct {
 	load    func(context.Context) (marketview.Stored, error)
 	publish func(context.Context, *nats.Msg) (bus.Ack, error)
+
+	// partBytes bounds a part of a book.
+	partBytes int
 
 	// known says that the rest is what the stream holds; whatever went wrong makes it false, and the stream is read.
 	known  bool
@@ -146,7 +150,7 @@ func (p *publisher) model(ctx context.Context, gpu string, book []market.Offer, 
 			return err
 		}
 	}
-	parts, err := board.Parts(gpu, next.Number, book, board.MostPartBytes)
+	parts, err := board.Parts(gpu, next.Number, book, p.partBytes)
 	if err != nil {
 		return err
 	}
@@ -155,16 +159,14 @@ func (p *publisher) model(ctx context.Context, gpu string, book []market.Offer, 
 			return err
 		}
 	}
-	if before.parts > len(parts) {
-		// What a larger book left behind is blanked, so that the stream holds each server once.
-		blank, err := board.Parts(gpu, next.Number, nil, board.MostPartBytes)
+	// What a larger book left behind is blanked, so that the stream holds each server once.
+	for i := len(parts); i < before.parts; i++ {
+		blank, err := board.Blank(gpu, next.Number, i, len(parts))
 		if err != nil {
 			return err
 		}
-		for i := len(parts); i < before.parts; i++ {
-			if err := p.store(ctx, topology.MarketBook(gpu, i), "application/protobuf", blank[0], true); err != nil {
-				return err
-			}
+		if err := p.store(ctx, topology.MarketBook(gpu, i), "application/protobuf", blank, true); err != nil {
+			return err
 		}
 	}
 	if len(book) == 0 {
@@ -183,6 +185,9 @@ func (p *publisher) send(ctx context.Context, subject string, m proto.Message, o
 	return p.store(ctx, subject, "application/json", data, ours)
 }
 
+// ErrForeign says that another process writes the market's stream, or that the stream was made anew.
+var ErrForeign = errors.New("another process writes the market")
+
 // store publishes one message. ours says that it goes to the stream that only the holder writes: a sequence that is
 // not the next one means that somebody else wrote there, and that what is known of the stream is not true any more.
 func (p *publisher) store(ctx context.Context, subject, contentType string, data []byte, ours bool) error {
@@ -193,7 +198,7 @@ func (p *publisher) store(ctx context.Context, subject, contentType string, data
 		return err
 	}
 	if p.last != 0 && ack.Seq != p.last+1 {
-		return fmt.Errorf("publish %s: stored as message %d after %d: another process writes the market", subject, ack.Seq, p.last)
+		return fmt.Errorf("publish %s: stored as message %d after %d: %w", subject, ack.Seq, p.last, ErrForeign)
 	}
 	p.last = ack.Seq
 	return nil
