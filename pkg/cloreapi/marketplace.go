@@ -91,6 +91,9 @@ func decodeMarketplace(r io.Reader) (*Marketplace, *verdict, error) {
 }
 
 func (m *Marketplace) decodeServers(d *json.Decoder) error {
+	if m.Servers != nil {
+		return errors.New("there are two lists of servers")
+	}
 	if err := expect(d, json.Delim('[')); err != nil {
 		return err
 	}
