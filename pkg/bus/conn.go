@@ -76,15 +76,12 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	}
 
 	nc, err := nats.Connect(cfg.URL, c.options(false)...)
-	switch {
-	case err == nil:
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), isNetwork(err):
+	if err != nil && !wrongCredentials(err) {
 		c.cause = err
 		c.log.WarnContext(ctx, "the broker is away, trying on", "error", err.Error())
-		if nc, err = nats.Connect(cfg.URL, c.options(true)...); err != nil {
-			return nil, fmt.Errorf("connect to the broker: %w", err)
-		}
-	default:
+		nc, err = nats.Connect(cfg.URL, c.options(true)...)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("connect to the broker: %w", err)
 	}
 	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(requestTimeout))
@@ -96,9 +93,8 @@ func Connect(ctx context.Context, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
-func isNetwork(err error) bool {
-	var timeout interface{ Timeout() bool }
-	return errors.As(err, &timeout)
+func wrongCredentials(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked)
 }
 
 func (c *Conn) options(retry bool) []nats.Option {
@@ -120,7 +116,10 @@ func (c *Conn) options(retry bool) []nats.Option {
 		nats.PermissionErrOnSubscribe(true),
 		nats.ErrorHandler(c.onError),
 		nats.ConnectHandler(func(*nats.Conn) { c.setCause(nil) }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if nc.IsClosed() {
+				return
+			}
 			if err == nil {
 				err = ErrNotConnected
 			}
@@ -142,13 +141,11 @@ func (c *Conn) options(retry bool) []nats.Option {
 }
 
 func (c *Conn) onError(_ *nats.Conn, sub *nats.Subscription, err error) {
-	if errors.Is(err, nats.ErrPermissionViolation) {
-		// Publishers that wait on the subject report it themselves.
-		if c.denied.resolve(err) {
-			return
-		}
+	// Publishers that wait on the subject report it themselves.
+	if errors.Is(err, nats.ErrPermissionViolation) && c.denied.resolve(err) {
+		return
 	}
-	if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) {
+	if wrongCredentials(err) {
 		c.setCause(err)
 	}
 	attrs := []any{"error", err.Error()}

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// pullMessages and pullBytes bound what is under way to a reader.
-	pullMessages = 512
-	pullBytes    = 8 << 20
+	// pullMessages bounds what is under way to a reader. No bound in bytes: the broker would end each pull with a
+	// status message, for which a full buffer has no room.
+	pullMessages = 256
 	// silence is how often the broker says that it is still there; twice as long without a word, and the reader
 	// opens its consumer anew.
 	silence = 5 * time.Second
@@ -134,7 +134,7 @@ func (r *reader) session(ctx context.Context) error {
 		return err
 	}
 	defer r.drop(consumer)
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, pullBytes),
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(pullMessages),
 		jetstream.PullExpiry(30*time.Second), jetstream.PullHeartbeat(silence))
 	if err != nil {
 		return err

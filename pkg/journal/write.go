@@ -24,6 +24,8 @@ const (
 	settleTimeout = 30 * time.Second
 	// graceTimeout bounds what is left of it once the caller's context has ended.
 	graceTimeout = 5 * time.Second
+	// overtakenTries is how often a journal must end before what its writer has read to be taken for another.
+	overtakenTries = 3
 )
 
 // Writer appends to a journal it has claimed. It is used by one goroutine.
@@ -113,20 +115,24 @@ func (a *appending) run(ctx context.Context) error {
 
 	// stray says that an attempt may have been stored, or may yet be.
 	stray := false
-	for pause := pauseShort; ; pause = min(2*pause, pauseLong) {
+	for try, pause := 1, pauseShort; ; try, pause = try+1, min(2*pause, pauseLong) {
 		err := a.attempt(work)
 		outcome := judge(err)
-		if outcome == stored {
+		switch {
+		case outcome == stored:
 			return nil
-		}
-		if outcome == refused && !stray {
+		case outcome == refused && !stray:
 			return err
-		}
-		stray = stray || outcome == unknown
-		if outcome == refused || outcome == unknown || outcome == overtaken {
+		case outcome != absent:
+			stray = stray || outcome == unknown
 			settled, serr := a.settle(work)
 			if settled {
 				return serr
+			}
+			// The journal ends before what this writer has read: it is another one. Not at the first sight, since
+			// a leader refuses for what is still under way to the other replicas.
+			if outcome == overtaken && !stray && try >= overtakenTries && errors.Is(serr, leader.ErrNotFound) {
+				return fmt.Errorf("%w: %w", ErrFenced, err)
 			}
 		}
 		timer := time.NewTimer(pause)
@@ -134,13 +140,12 @@ func (a *appending) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-work.Done():
 			timer.Stop()
-			if stray {
-				return fmt.Errorf("%w: %w", ErrUnsettled, err)
-			}
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		if !stray && ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		switch {
+		case stray && work.Err() != nil:
+			return fmt.Errorf("%w: %w", ErrUnsettled, err)
+		case !stray && (work.Err() != nil || ctx.Err() != nil):
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 	}
 }

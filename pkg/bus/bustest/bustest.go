@@ -1,5 +1,8 @@
-// Package bustest runs a real broker for tests: a nats-server with JetStream on a free port of 127.0.0.1, its data
-// in the test's temporary directory, down when the test ends.
+// Package bustest runs a real broker for tests, and breaks the way to it.
+//
+// It guarantees a nats-server with JetStream on a free port of 127.0.0.1, its data in the test's temporary
+// directory, down when the test ends, and a restart on the same port with the same data. It refuses to fake
+// anything the broker does: what is broken is the wire (Proxy) or the process (Stop, Resume, Restart).
 package bustest
 
 import (

@@ -92,6 +92,9 @@ func Start(cfg Config) (*Server, error) {
 		opts.JetStreamMaxStore = defaultMaxStore
 	}
 	for _, u := range cfg.Users {
+		if u.Name == "" || u.Password.Empty() {
+			return nil, fmt.Errorf("start nats-server: user %q needs a name and a password", u.Name)
+		}
 		opts.Users = append(opts.Users, user(u))
 	}
 	s, err := server.NewServer(opts)
