@@ -41,7 +41,7 @@ import (
 )
 
 const (
-	defaultInterval = 3 * time.Second
+	defaultInterval = 120 * time.Second
 	defaultSlotWait = 500 * time.Millisecond
 	leaseKey        = "pricewatch"
 	callKey         = "pricewatch/marketplace"
@@ -52,7 +52,8 @@ const (
 type Config struct {
 	// GRPCAddress is where MarketService listens; "127.0.0.1:0" when empty.
 	GRPCAddress string
-	// Interval between two calls to the market; 3 s when zero.
+	// Interval between two calls to the market; 120 s when zero, what the real market's documentation asks of
+	// whoever only looks on.
 	Interval time.Duration
 	// SlotWait is how long the account's holder may take to say whether the market can be called now; 500 ms when
 	// zero. Without an answer nothing competes for the account and the market is called.

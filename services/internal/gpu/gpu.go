@@ -85,7 +85,7 @@ func tokens(full string) []string {
 
 var (
 	// family: "rtx4090", "gtx1080ti", "rtxa6000", "cmp30hx", "titanrtx".
-	family = regexp.MustCompile(`^(rtx|gtx|rx|gt|cmp|quadro|tesla|titan|nvidia|geforce|radeon)((?:[a-z]{0,3}\d|rtx|xp$).*)$`)
+	family = regexp.MustCompile(`^(rtx|gtx|rx|gt|cmp|quadro|tesla|titan|nvidia|geforce|radeon|pro)((?:[a-z]{0,3}\d|rtx|xp$).*)$`)
 	// suffixed: "3060ti", "4090d", "7900xtx", "6000ada", "4070tisuper".
 	suffixed = regexp.MustCompile(`^(\d{3,4})(ti|super|xtx|xt|gre|d|ada|laptop|mobile)(.*)$`)
 	// formed: the market drops hyphens, "V100-SXM2-32GB" is printed "V100SXM232GB".
@@ -150,7 +150,7 @@ var noise = map[string]bool{
 
 var (
 	geforceRTX = regexp.MustCompile(`^(?:20[5-8]0|[3-9]0[5-9]0)$`)
-	geforceGTX = regexp.MustCompile(`^(?:7[5-8]0|9[5-8]0|10[1-8]0|16[1-6]0)$`)
+	geforceGTX = regexp.MustCompile(`^(?:7[5-8]0|9[5-8]0|10[5-8]0|16[3-6]0)$`)
 	ampereRTX  = regexp.MustCompile(`^a(?:[1-6]000|[245]500)$`)
 	quadro     = regexp.MustCompile(`^p(?:400|600|620|[1-6]000|2200)$`)
 	arc        = regexp.MustCompile(`^(?:a(?:310|380|580|750|770)|b(?:570|580))$`)

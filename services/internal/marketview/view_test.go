@@ -311,8 +311,10 @@ func TestWait(t *testing.T) {
 	if err := v.Wait(ctx); err == nil {
 		t.Error("waited for nothing and got it")
 	}
-	go w.snapshot(marketview.Poll{Number: 1})
-	if err := v.Wait(t.Context()); err != nil {
+	waited := make(chan error, 1)
+	go func() { waited <- v.Wait(t.Context()) }()
+	w.snapshot(marketview.Poll{Number: 1})
+	if err := <-waited; err != nil {
 		t.Error(err)
 	}
 }

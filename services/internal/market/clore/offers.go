@@ -2,6 +2,7 @@ package clore
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -54,7 +55,7 @@ func NewOffers(cfg OffersConfig, lister Lister, spot SpotReader) *Offers {
 }
 
 // Offers lists the market with one call, and rarely a second one for rates. It returns a *market.ThrottledError on
-// code 5.
+// code 5. An answer of which hardly a row makes sense is of unknown shape, and an error.
 func (o *Offers) Offers(ctx context.Context) (market.Listing, error) {
 	listing := market.Listing{Began: time.Now()}
 	answer, err := o.lister.Marketplace(ctx)
@@ -78,6 +79,9 @@ func (o *Offers) Offers(ctx context.Context) (market.Listing, error) {
 		seen[s.ID] = true
 		offer.Bait = stated.add(s.Price.USD, offer.OnDemand)
 		listing.Offers = append(listing.Offers, offer)
+	}
+	if rows := len(listing.Offers) + listing.Dropped; 10*len(listing.Offers) < rows {
+		return market.Listing{}, fmt.Errorf("marketplace: %d of %d rows make no sense", listing.Dropped, rows)
 	}
 	listing.Rates = o.allRates(ctx, listing.Offers, stated)
 	price(listing.Offers, listing.Rates)

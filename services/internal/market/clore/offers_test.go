@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -191,6 +192,30 @@ func TestRowsThatAreOnlyOdd(t *testing.T) {
 	}
 }
 
+func TestAnAnswerOfUnknownShapeIsAnError(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"no row makes sense":      `{"servers":[{"id":1},{"id":2}],"code":0}`,
+		"hardly a row does":       `{"servers":[` + row(1, nil) + strings.Repeat(`,{"id":2}`, 10) + `],"code":0}`,
+		"no servers":              `{"code":0}`,
+		"servers null":            `{"servers":null,"code":0}`,
+		"servers an object":       `{"servers":{},"code":0}`,
+		"no code":                 `{"servers":[` + row(1, nil) + `]}`,
+		"code 1":                  `{"servers":[` + row(1, nil) + `],"code":1}`,
+		"cut":                     `{"servers":[` + row(1, nil) + `,`,
+		"a page":                  `<html>`,
+		"NaN that is no string":   `{"servers":[{"id":1,"reliability":NaN}],"code":0}`,
+		"something after the end": `{"servers":[` + row(1, nil) + `],"code":0}{}`,
+	} {
+		if l, err := clore.NewOffers(clore.OffersConfig{}, public(t, body), nil).Offers(t.Context()); err == nil {
+			t.Errorf("%s: %+v", name, l)
+		}
+	}
+	if l, err := clore.NewOffers(clore.OffersConfig{}, public(t, `{"servers":[],"code":0}`), nil).Offers(t.Context()); err != nil || len(l.Offers) != 0 {
+		t.Errorf("an empty market: %+v %v", l, err)
+	}
+}
+
 func TestTheSameServerTwice(t *testing.T) {
 	t.Parallel()
 	l := list(t, nil, row(1, nil), row(1, map[string]any{"rented": true}))
@@ -305,8 +330,8 @@ func FuzzRow(f *testing.F) {
 			"specs":       json.RawMessage(`{"gpu":` + string(name) + `}`),
 			"reliability": json.RawMessage(reliability),
 		})
-		l := list(t, map[string]decimal.Decimal{"x": amount("0.1")}, r)
-		if len(l.Offers)+l.Dropped != 1 {
+		l := list(t, map[string]decimal.Decimal{"x": amount("0.1")}, row(2, nil), r)
+		if len(l.Offers)+l.Dropped != 2 {
 			t.Fatalf("%d offers, %d dropped", len(l.Offers), l.Dropped)
 		}
 		for _, o := range l.Offers {

@@ -171,7 +171,6 @@ func TestNoCallWithoutKnowingWhatWasPublished(t *testing.T) {
 func TestTheNextHolderWaitsOutTheInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		start := time.Now()
 		for name, c := range map[string]struct {
 			began time.Duration
 			want  time.Duration
@@ -182,7 +181,7 @@ func TestTheNextHolderWaitsOutTheInterval(t *testing.T) {
 		} {
 			b := newBench()
 			b.stored.Poll = marketview.Poll{Number: 41, Began: time.Now().Add(c.began), Rates: map[string]market.Rate{}}
-			start = time.Now()
+			start := time.Now()
 			b.run(New(Config{Interval: 3 * time.Second}, b.deps), 2500*time.Millisecond)
 			if len(b.calls) != 1 || b.calls[0].Sub(start) != c.want {
 				t.Errorf("%s: %d calls, the first after %s", name, len(b.calls), b.calls[0].Sub(start))
