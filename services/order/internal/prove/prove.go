@@ -2,13 +2,17 @@
 //
 // It guarantees that a rental is taken as ours only by server, image, time and marker ports (or, while no ports are
 // shown, by everything else, and then only held); that absence and ends are concluded only from good reads over a whole
-// window; and that nothing is marked for cancelling unless it matches an intent of this installation that is closed or
-// whose end is wanted. It refuses to conclude anything from a list that is cut, stale or lacks what must be there.
+// window; and that nothing is marked for cancelling unless it matches an intent of this installation that is closed,
+// whose end is wanted, or that holds another rental with the same markers. It refuses to conclude anything from a list
+// that is cut, stale or lacks what must be there.
 // It does no I/O; what it remembers between reads is lost with the process, which only makes it wait longer.
 package prove
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/renthook/renthook/services/internal/market"
@@ -23,6 +27,13 @@ const (
 	ClockSkew = 120 * time.Second
 	// InQuestionAfter is how many readable lists in a row must lack a live rental before its end is in question.
 	InQuestionAfter = 3
+	// MarkerLow and MarkerHigh bound the marker ports of every installation: above what images listen on, below what
+	// hosts use for themselves.
+	MarkerLow, MarkerHigh = 20000, 64999
+	// lateAtMost is how long after a call a rental without ports is still suspected to be what the call was for.
+	lateAtMost = 24 * time.Hour
+	// mostOthers is beyond which rentals of others that are no longer listed are forgotten.
+	mostOthers = 4096
 )
 
 // Config holds the windows and this installation's port.
@@ -64,16 +75,23 @@ type evidence struct {
 	fresh, any track
 	// lacking counts readable lists in a row without a rental that is known live.
 	lacking int
+	// hold is a rental that fits in all but its ports, which are not shown, and since when it was seen so.
+	hold      int64
+	holdSince time.Time
 }
 
 // Prover remembers what earlier reads showed.
 type Prover struct {
 	config   Config
 	evidence map[key]*evidence
+	// others have shown ports that are none of ours: without ports they must not be taken for ours later.
+	others map[int64]bool
 }
 
 // New makes a Prover that knows nothing yet.
-func New(c Config) *Prover { return &Prover{config: c, evidence: map[key]*evidence{}} }
+func New(c Config) *Prover {
+	return &Prover{config: c, evidence: map[key]*evidence{}, others: map[int64]bool{}}
+}
 
 // Conclusion is one thing a read proves about an order.
 type Conclusion struct {
@@ -94,10 +112,13 @@ type Result struct {
 	Conclusions []Conclusion
 	// Orphans are to be cancelled.
 	Orphans []Orphan
-	// Suspects may be ours and are never cancelled by themselves; creates stop while there are any.
+	// Suspects may be ours, or are held as ours and may not be. They are never cancelled by themselves; creates stop while
+	// there are any.
 	Suspects []market.Rental
 	// Foreign are somebody else's.
 	Foreign []market.Rental
+	// HeldBack fit an open intent in all but their ports, which are not shown yet.
+	HeldBack []market.Rental
 	// Unaccounted counts rentals that should be listed and are not, their end not proved: creates stop.
 	Unaccounted int
 	// Good: complete, and nothing that must be there is missing.
@@ -122,6 +143,9 @@ func (p *Prover) Read(r market.Rentals, orders []*rental.Order) Result {
 	}
 	v.sweep(orders)
 	p.forget(orders)
+	if len(p.others) > mostOthers {
+		maps.DeleteFunc(p.others, func(id int64, _ bool) bool { return v.live[id] == nil && v.ended[id] == nil })
+	}
 	return v.result
 }
 
@@ -129,6 +153,7 @@ func (p *Prover) Read(r market.Rentals, orders []*rental.Order) Result {
 type view struct {
 	*Prover
 	list        market.Rentals
+	rows        []*market.Rental // by id
 	live, ended map[int64]*market.Rental
 	// owner says which intent holds a rental id.
 	owner map[int64]key
@@ -145,7 +170,10 @@ type missing struct {
 
 func (v *view) index(orders []*rental.Order) {
 	for n := range v.list.Rentals {
-		row := &v.list.Rentals[n]
+		v.rows = append(v.rows, &v.list.Rentals[n])
+	}
+	slices.SortFunc(v.rows, func(a, b *market.Rental) int { return cmp.Compare(a.ID, b.ID) })
+	for _, row := range v.rows {
 		v.result.MaxID = max(v.result.MaxID, row.ID)
 		if row.Expired {
 			v.ended[row.ID] = row
@@ -187,6 +215,10 @@ func (v *view) held(orders []*rental.Order) {
 			v.shown++
 			delete(v.evidence, k)
 			v.conclude(o, rental.Seen{Number: i.Number, Sighting: sighting(row)})
+			if len(i.Markers) > 0 && len(row.TCPPorts) > 0 && !shows(i.Markers, row) {
+				// It was adopted while it showed no ports, and turns out to be another's.
+				v.result.Suspects = append(v.result.Suspects, *row)
+			}
 			continue
 		}
 		if row := v.ended[i.RentalID]; row != nil {
@@ -195,7 +227,8 @@ func (v *view) held(orders []*rental.Order) {
 		}
 		e := v.of(k)
 		e.lacking++
-		asked := o.State == rental.Cancelling || (!o.EndsAt.IsZero() && !v.list.Began.Before(o.EndsAt))
+		// A read that was out when the end was decided cannot lack it for that reason.
+		asked := o.State == rental.Cancelling && !v.list.Began.Before(o.Updated) || !o.EndsAt.IsZero() && !v.list.Began.Before(o.EndsAt)
 		if !asked && e.lacking < InQuestionAfter {
 			v.mustShow++
 		}
@@ -226,32 +259,29 @@ func (v *view) settleHeld() {
 func (v *view) open(o *rental.Order, i *rental.Intent) {
 	k := key{o.ID, i.Number}
 	var hold *market.Rental
-	for id, row := range v.live {
-		if _, taken := v.owner[id]; taken || !v.could(i, row) {
+	for _, row := range v.rows {
+		if _, taken := v.owner[row.ID]; taken || row.Expired || !v.could(i, row) {
 			continue
 		}
 		switch match(i, row) {
 		case ours:
-			v.owner[id] = k
+			v.owner[row.ID] = k
 			v.adopt(o, i, row)
 			return
 		case perhaps:
-			if hold == nil || row.ID < hold.ID {
+			if hold == nil && !v.others[row.ID] {
 				hold = row
 			}
+		case anothers:
 		}
 	}
 	if hold != nil {
-		// Ports are not shown yet. It is adopted when they show the marker, or when a whole window has shown none.
-		if v.list.Began.Sub(i.CallBy) >= v.config.Window {
-			v.owner[hold.ID] = k
-			v.adopt(o, i, hold)
-		}
+		v.holdBack(o, i, hold)
 		return
 	}
-	for id, row := range v.ended {
-		if _, taken := v.owner[id]; !taken && v.could(i, row) && row.ID > i.Baseline && row.Currency == i.Currency {
-			v.owner[id] = k
+	for _, row := range v.rows {
+		if _, taken := v.owner[row.ID]; !taken && row.Expired && !v.others[row.ID] && v.could(i, row) && row.ID > i.Baseline && row.Currency == i.Currency {
+			v.owner[row.ID] = k
 			v.conclude(o, rental.Gone{Number: i.Number, RentalID: row.ID, Spend: row.Spend, EndedAt: row.Ended, Proof: fmt.Sprintf("rental %d was first seen finished", row.ID)})
 			return
 		}
@@ -271,6 +301,23 @@ func (v *view) open(o *rental.Order, i *rental.Intent) {
 	if e.fresh.over(v.config.Window, i.CallBy) || e.any.over(v.config.WindowBlind, i.CallBy) {
 		v.conclude(o, rental.Absent{Number: i.Number, Reason: fmt.Sprintf("%d good reads over %s show no rental of ours on server %d", e.any.n, e.any.last.Sub(e.any.first).Round(time.Second), i.Server.ID)})
 	}
+}
+
+// holdBack keeps an intent open for a rental whose ports are not shown yet. It is adopted when they show the marker, or
+// when a whole window has shown none. While it is there nothing is absent.
+func (v *view) holdBack(o *rental.Order, i *rental.Intent, row *market.Rental) {
+	e := v.of(key{o.ID, i.Number})
+	e.fresh, e.any = track{}, track{}
+	if e.hold != row.ID {
+		e.hold, e.holdSince = row.ID, v.list.Began
+	}
+	if v.list.Began.Sub(i.CallBy) >= v.config.Window && v.list.Began.Sub(e.holdSince) >= v.config.Window {
+		v.owner[row.ID] = key{o.ID, i.Number}
+		v.adopt(o, i, row)
+		return
+	}
+	v.result.HeldBack = append(v.result.HeldBack, *row)
+	v.owner[row.ID] = key{o.ID, i.Number}
 }
 
 func (v *view) adopt(o *rental.Order, i *rental.Intent, row *market.Rental) {
@@ -326,69 +373,86 @@ func shows(markers []int, row *market.Rental) bool {
 // sweep sorts the live rows that no order holds.
 func (v *view) sweep(orders []*rental.Order) {
 	byServer := map[int64][]missing{}
+	intents := map[key]*rental.Intent{}
 	for _, o := range orders {
 		for n := range o.Intents {
 			i := &o.Intents[n]
 			byServer[i.Server.ID] = append(byServer[i.Server.ID], missing{o, i})
+			intents[key{o.ID, i.Number}] = i
 		}
 	}
-	for id, row := range v.live {
-		k, held := v.owner[id]
-		if held && v.stillHeld(orders, k, id) {
+	for _, row := range v.rows {
+		if row.Expired {
 			continue
 		}
-		switch orphan, suspect := v.sort(row, byServer[row.ServerID], held); {
+		k, known := v.owner[row.ID]
+		if known && intents[k].Outcome.Live() {
+			continue
+		}
+		switch orphan, suspect := v.sort(row, byServer[row.ServerID]); {
+		case known && returned(intents[k], row):
+			v.result.Orphans = append(v.result.Orphans, Orphan{RentalID: row.ID, OrderID: k.order, Number: k.number})
 		case orphan != nil:
 			v.result.Orphans = append(v.result.Orphans, *orphan)
-		case suspect:
+		case suspect, known && len(row.TCPPorts) == 0, len(intents) == 0 && markerPorts(row) >= 2:
+			// Over an empty journal two ports in the range may be ours from before the journal was lost.
 			v.result.Suspects = append(v.result.Suspects, *row)
 		default:
 			v.result.Foreign = append(v.result.Foreign, *row)
-		}
-	}
-}
-
-// stillHeld says that the intent that holds a rental id has not been closed: a closed one's rental that is listed alive
-// again is an orphan.
-func (v *view) stillHeld(orders []*rental.Order, k key, id int64) bool {
-	for _, o := range orders {
-		if o.ID != k.order {
-			continue
-		}
-		for n := range o.Intents {
-			if i := &o.Intents[n]; i.Number == k.number {
-				return i.Outcome.Live()
+			if len(row.TCPPorts) > 0 {
+				v.others[row.ID] = true
 			}
 		}
 	}
-	return false
 }
 
-func (v *view) sort(row *market.Rental, candidates []missing, held bool) (*Orphan, bool) {
-	suspect := false
+// returned says that a row is the rental that a closed intent held, listed alive again: its id is in the journal, it was
+// adopted then, and its ports, when they are shown, do not speak against it.
+func returned(i *rental.Intent, row *market.Rental) bool {
+	return !i.Started.IsZero() && (len(i.Markers) == 0 || len(row.TCPPorts) == 0 || shows(i.Markers, row))
+}
+
+func markerPorts(row *market.Rental) int {
+	n := 0
+	for port := range row.TCPPorts {
+		if port >= MarkerLow && port <= MarkerHigh {
+			n++
+		}
+	}
+	return n
+}
+
+// sort says what a live row is that no live intent holds: an orphan, perhaps ours, or, neither, another's.
+func (v *view) sort(row *market.Rental, candidates []missing) (orphan *Orphan, suspect bool) {
 	for _, c := range candidates {
-		known := held && c.intent.RentalID == row.ID
-		if !known && !v.could(c.intent, row) {
+		i := c.intent
+		if !v.could(i, row) {
 			continue
 		}
-		switch {
-		case c.intent.Outcome == rental.Open:
-			// Not adopted by this read: held back until its ports show, or another's.
-			if match(c.intent, row) == perhaps {
-				return nil, false
-			}
-		case known, shows(c.intent.Markers, row):
-			return &Orphan{RentalID: row.ID, OrderID: c.order.ID, Number: c.intent.Number}, false
-		case len(c.intent.Markers) == 0 && row.ID > c.intent.Baseline:
+		switch fits := row.ID > i.Baseline; {
+		case i.Outcome == rental.Open:
+			// A second row beside the one this read adopts: the next read says which is the order's.
+			suspect = suspect || shows(i.Markers, row)
+		case shows(i.Markers, row) && (!i.Outcome.Live() || c.order.Wanted != nil || v.heldShows(i)):
+			return &Orphan{RentalID: row.ID, OrderID: c.order.ID, Number: i.Number}, false
+		case shows(i.Markers, row), len(i.Markers) == 0 && fits:
+			suspect = true
+		case i.Outcome == rental.NotThere && fits && len(row.TCPPorts) == 0 && row.Currency == i.Currency && row.Created.Before(i.CallBy.Add(lateAtMost)):
+			// Perhaps what was proved absent too early: its ports will tell.
 			suspect = true
 		}
 	}
-	if port := v.config.InstallationPort; port != 0 {
-		if _, ok := row.TCPPorts[port]; ok {
-			suspect = true
-		}
+	if _, ok := row.TCPPorts[v.config.InstallationPort]; ok && v.config.InstallationPort != 0 {
+		suspect = true
 	}
 	return nil, suspect
+}
+
+// heldShows says that the rental an intent holds is listed with the intent's own markers, so that another with the same
+// markers is one too many.
+func (v *view) heldShows(i *rental.Intent) bool {
+	row := v.live[i.RentalID]
+	return row != nil && shows(i.Markers, row)
 }
 
 // forget drops evidence of intents that no longer live.
