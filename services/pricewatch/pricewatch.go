@@ -17,6 +17,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
@@ -89,8 +90,8 @@ type Service struct {
 	calls    *throttle.Throttle
 	poller   *poll.Poller
 
-	// Set by Start, until Stop.
-	view  *marketview.View
+	// Set by Start; Ready may be asked meanwhile.
+	view  atomic.Pointer[marketview.View]
 	stop  context.CancelFunc
 	works sync.WaitGroup
 }
@@ -162,7 +163,8 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	s.view = marketview.Open(run, s.deps.Conn.JetStream(), s.deps.Logger)
+	view := marketview.Open(run, s.deps.Conn.JetStream(), s.deps.Logger)
+	s.view.Store(view)
 	s.works.Go(func() {
 		for run.Err() == nil {
 			// What ends the work is logged by the poller; then the lease is contended for anew.
@@ -177,7 +179,7 @@ func (s *Service) Start(ctx context.Context) error {
 	)
 	s.health = health.NewServer()
 	s.health.SetServingStatus(marketv1.MarketService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
-	marketv1.RegisterMarketServiceServer(s.server, rpc.New(s.view))
+	marketv1.RegisterMarketServiceServer(s.server, rpc.New(view))
 	healthv1.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
 	s.works.Go(func() {
@@ -216,11 +218,11 @@ func (s *Service) Stop(ctx context.Context) error {
 	}
 	s.stop()
 	s.works.Wait()
-	s.view.Close()
+	s.view.Load().Close()
 	return nil
 }
 
-// Run starts, works until ctx ends, and stops within timeout of 10 seconds.
+// Run starts, works until ctx ends, and stops within 10 seconds.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
 		return errors.Join(err, s.Stop(ctx))
@@ -233,16 +235,17 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Ready is nil while what is shown is no older than three polls; otherwise it says why not.
 func (s *Service) Ready() error {
-	if s.view == nil {
+	view := s.view.Load()
+	if view == nil {
 		return errors.New("not started")
 	}
-	if s.view.Fresh(time.Now()) {
+	if view.Fresh(time.Now()) {
 		return nil
 	}
 	if failure := s.poller.Failure(); failure != nil {
 		return failure
 	}
-	n, began, _ := s.view.Snapshot()
+	n, began, _ := view.Snapshot()
 	if n == 0 {
 		return errors.New("the market was not read yet")
 	}

@@ -341,6 +341,9 @@ func TestWillNotStartOnAStreamThatIsAnother(t *testing.T) {
 	if _, ok := errors.AsType[*bus.DriftError](err); !ok {
 		t.Errorf("%v", err)
 	}
+	if s.Ready() == nil {
+		t.Error("ready without having started")
+	}
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {

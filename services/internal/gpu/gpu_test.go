@@ -74,7 +74,6 @@ func TestSlug(t *testing.T) {
 		"p106-090":                           {"NVIDIA P106090"},
 		"rx-7900-xtx":                        {"AMD Radeon RX 7900 XTX", "7900xtx", "RX 7900XTX", "rx7900xtx"},
 		"gt-1030":                            {"NVIDIA GeForce GT 1030", "GT1030"},
-		"gt-1030":                            {"NVIDIA GeForce GT 1030", "GT1030"},
 		"rx-6800":                            {"AMD Radeon RX 6800"},
 		"rx-6800-xt":                         {"RX6800XT", "Radeon RX 6800 XT"},
 		"radeon-vii":                         {"AMD Radeon VII"},
