@@ -139,7 +139,7 @@ func (c *caller) send(
 	if !c.config.Key.Empty() {
 		req.Header.Set("auth", c.config.Key.Reveal())
 	}
-	res, err := client.Do(req)
+	res, err := client.Do(req) //nolint:bodyclose // closed by the response's close
 	if err != nil {
 		return nil, &CallError{Endpoint: endpoint, Sent: sent.Load(), Err: withoutURL(err)}
 	}

@@ -3,6 +3,7 @@ package cloreapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -232,8 +233,8 @@ func checkNote(t *testing.T, v map[string]any, text func(any) string) {
 		}
 		return
 	}
-	r, ok := err.(*Refusal)
-	if !ok {
+	var r *Refusal
+	if !errors.As(err, &r) {
 		t.Fatalf("%s read as %v", text(body), err)
 	}
 	name, _ := body["error"].(string)

@@ -18,7 +18,7 @@ func closeWithCode(o object, code int) []byte {
 
 // render is a reply as bytes.
 func (r reply) render() outgoing {
-	o := openObject(nil)
+	o := openObject()
 	for _, name := range slices.Sorted(maps.Keys(r.members)) {
 		// Members are strings, numbers and the rows below, all of which marshal.
 		raw, _ := json.Marshal(r.members[name])
@@ -30,8 +30,8 @@ func (r reply) render() outgoing {
 	return outgoing{status: r.status, code: r.code, err: r.err, body: pieces(closeWithCode(o, r.code))}
 }
 
-func appendPrices(b []byte, prices []coinPrice) []byte {
-	o := openObject(b)
+func priceList(prices []coinPrice) []byte {
+	o := openObject()
 	for _, p := range prices {
 		if p.sound {
 			o.raw(p.coin, []byte(number(p.amount)))
@@ -42,9 +42,9 @@ func appendPrices(b []byte, prices []coinPrice) []byte {
 	return o.close()
 }
 
-// appendUSD is price.usd. Its spot member was 0 in every recording.
-func appendUSD(b []byte, onDemand []coinPrice, rates map[string]decimal.Decimal) []byte {
-	o := openObject(b)
+// usdMember is price.usd. Its spot member was 0 in every recording.
+func usdMember(onDemand []coinPrice, rates map[string]decimal.Decimal) []byte {
+	o := openObject()
 	for _, e := range []struct{ coin, name string }{
 		{"bitcoin", "on_demand_btc"}, {"CLORE-Blockchain", "on_demand_clore"}, {"USD-Blockchain", "on_demand_usd"},
 	} {
@@ -56,16 +56,16 @@ func appendUSD(b []byte, onDemand []coinPrice, rates map[string]decimal.Decimal)
 	return o.close()
 }
 
-// appendOriginal is price.original_usd: what the host asks in USD, by coin.
-func appendOriginal(b []byte, onDemand, spot []coinPrice, rates map[string]decimal.Decimal) []byte {
-	o := openObject(b)
+// originalMember is price.original_usd: what the host asks in USD, by coin.
+func originalMember(onDemand, spot []coinPrice, rates map[string]decimal.Decimal) []byte {
+	o := openObject()
 	for _, p := range onDemand {
 		rate, ok := rates[p.coin]
 		floor, has := priceIn(spot, p.coin)
 		if !ok || !has || !p.sound {
 			continue
 		}
-		each := openObject(nil)
+		each := openObject()
 		each.raw("on_demand", []byte(number(times(p.amount, rate).Round(4))))
 		each.raw("spot", []byte(number(times(floor, rate).Round(4))))
 		o.raw(p.coin, each.close())
@@ -125,13 +125,13 @@ func (w *world) serverRow(s *server, t time.Time, factor decimal.Decimal) []byte
 		return c.row
 	}
 	moved := f.OnDemandUSD != nil || f.SpotUSD != nil || !factor.IsOne() || !now.drift.IsOne()
-	o := openObject(nil)
+	o := openObject()
 	for _, m := range s.members {
 		switch {
 		case m.name == "rented" && now.rented != s.rented:
 			o.raw(m.name, strconv.AppendBool(nil, now.rented))
 		case m.name == "price" && moved && s.price != nil:
-			o.raw(m.name, w.appendPrice(nil, s, t, factor))
+			o.raw(m.name, w.priceNow(s, t, factor))
 		case m.name == "reliability" && f.Reliability != nil:
 			o.raw(m.name, []byte(number(*f.Reliability)))
 		default:
@@ -145,9 +145,8 @@ func (w *world) serverRow(s *server, t time.Time, factor decimal.Decimal) []byte
 	return now.row
 }
 
-// appendPrice is the price member with today's prices: the listed members in their order, broken values as they
-// stand.
-func (w *world) appendPrice(b []byte, s *server, t time.Time, factor decimal.Decimal) []byte {
+// priceNow is the price member with today's prices: the listed members in their order, broken values as they stand.
+func (w *world) priceNow(s *server, t time.Time, factor decimal.Decimal) []byte {
 	now := func(listed []coinPrice, spot bool) []coinPrice {
 		prices := w.prices(s, spot, t)
 		for i := range prices {
@@ -161,17 +160,17 @@ func (w *world) appendPrice(b []byte, s *server, t time.Time, factor decimal.Dec
 		return prices
 	}
 	onDemand, spot := now(s.onDemand, false), now(s.spot, true)
-	o := openObject(b)
+	o := openObject()
 	for _, m := range s.price {
 		switch m.name {
 		case "on_demand":
-			o.raw(m.name, appendPrices(nil, onDemand))
+			o.raw(m.name, priceList(onDemand))
 		case "spot":
-			o.raw(m.name, appendPrices(nil, spot))
+			o.raw(m.name, priceList(spot))
 		case "usd":
-			o.raw(m.name, appendUSD(nil, onDemand, w.rates))
+			o.raw(m.name, usdMember(onDemand, w.rates))
 		case "original_usd":
-			o.raw(m.name, appendOriginal(nil, onDemand, spot, w.rates))
+			o.raw(m.name, originalMember(onDemand, spot, w.rates))
 		default:
 			o.raw(m.name, m.raw)
 		}
@@ -236,7 +235,7 @@ func (w *world) orderRow(r *rental, seen time.Time, ended bool) json.RawMessage 
 		seen = r.Created
 	}
 	s := w.servers[r.Server]
-	o := openObject(nil)
+	o := openObject()
 	add := func(name string, v any) {
 		// Numbers, strings and lists of them always marshal.
 		raw, _ := json.Marshal(v)
@@ -284,7 +283,7 @@ func orderSpecs(specs json.RawMessage) json.RawMessage {
 	if err != nil {
 		return specs
 	}
-	o := openObject(nil)
+	o := openObject()
 	for _, m := range members {
 		if m.name != "pl" && m.name != "stock_pl" {
 			o.raw(m.name, m.raw)
@@ -348,7 +347,7 @@ func (w *world) spotMarket(key string, id int64, t time.Time) reply {
 		}
 		market["offers"] = offers
 		market["server"] = map[string]any{
-			"min_pricing": json.RawMessage(appendPrices(nil, w.prices(s, true, t))),
+			"min_pricing": json.RawMessage(priceList(w.prices(s, true, t))),
 			"mrl":         s.mrlHours, "online": s.online(t), "visibility": "public",
 		}
 	}

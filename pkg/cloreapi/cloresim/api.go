@@ -91,7 +91,7 @@ func requestOf(r *http.Request, body []byte) json.RawMessage {
 	case len(body) > 0:
 		return appendText(nil, string(body))
 	case r.URL.RawQuery != "":
-		o := openObject(nil)
+		o := openObject()
 		for name, values := range r.URL.Query() {
 			o.raw(name, appendText(nil, values[0]))
 		}

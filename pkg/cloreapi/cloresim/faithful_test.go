@@ -245,7 +245,7 @@ func TestFaithful_RecordedInventoryIsListedVerbatim(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(recordings(t), "marketplace-2024-05-21.full.json")
 	c := plain
-	c.Inventory, c.Dir = file, t.TempDir()
+	c.Inventory, c.Dir, c.Drift = file, t.TempDir(), true
 	r := newRig(t, c)
 	raw, err := os.ReadFile(file)
 	if err != nil {

@@ -25,7 +25,7 @@ func generate(seed int64, n int, rates map[string]decimal.Decimal) ([]*listing, 
 		fixed[r.ID] = true
 	}
 	id := int64(firstGeneratedID)
-	steps := rand.New(rand.NewPCG(uint64(seed), 0))
+	steps := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // a seed gives one inventory
 	for i := len(rows); i < n; i++ {
 		for id -= 1 + steps.Int64N(30); fixed[id]; {
 			id--
@@ -123,7 +123,7 @@ var weightedCatalog = func() []weighted[model] {
 // generateRow makes one server from seed and id alone. A plain one is a single free RTX 4090 that takes every coin,
 // so that an inventory of any size has candidates for a generous ceiling.
 func generateRow(seed, id int64, plain bool, rates map[string]decimal.Decimal) *row {
-	r := rand.New(rand.NewPCG(uint64(seed), uint64(id)))
+	r := rand.New(rand.NewPCG(uint64(seed), uint64(id))) //nolint:gosec // a seed gives one inventory
 	m, count := pick(r, weightedCatalog), 1
 	if plain {
 		m = rtx4090
@@ -196,11 +196,11 @@ func priceMember(onDemand, spot decimal.Decimal, coins []string, rates map[strin
 		return ps
 	}
 	od, floor := list(onDemand), list(spot)
-	o := openObject(nil)
-	o.raw("on_demand", appendPrices(nil, od))
-	o.raw("spot", appendPrices(nil, floor))
-	o.raw("usd", appendUSD(nil, od, rates))
-	o.raw("original_usd", appendOriginal(nil, od, floor, rates))
+	o := openObject()
+	o.raw("on_demand", priceList(od))
+	o.raw("spot", priceList(floor))
+	o.raw("usd", usdMember(od, rates))
+	o.raw("original_usd", originalMember(od, floor, rates))
 	return o.close()
 }
 

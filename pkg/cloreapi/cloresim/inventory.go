@@ -21,7 +21,8 @@ type inventory struct {
 	listings []*listing
 }
 
-// readInventory loads a recording. Its rows are listed verbatim, in their order.
+// readInventory loads a recording. Its rows are listed verbatim, by id
+// descending as the market lists them.
 func readInventory(path string) (*inventory, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {

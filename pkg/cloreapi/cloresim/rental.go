@@ -56,6 +56,9 @@ type rental struct {
 	Lowered   time.Time `json:"lowered,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
 	EndReason string    `json:"end_reason,omitempty"`
+
+	// total is what an ended rental cost, reckoned once: balances are asked for all the time.
+	total *decimal.Decimal
 }
 
 // billed is what was charged at a price that has changed since.

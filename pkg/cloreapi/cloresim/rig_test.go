@@ -49,15 +49,6 @@ type answer struct {
 	body   string
 }
 
-func (a answer) members(t *testing.T) map[string]json.RawMessage {
-	t.Helper()
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(a.body), &m); err != nil {
-		t.Fatalf("%d %s: %v", a.status, a.body, err)
-	}
-	return m
-}
-
 func (r *rig) try(method, path, key, body string) (answer, error) {
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, bytes.NewReader([]byte(body)))
 	if err != nil {

@@ -116,7 +116,7 @@ type object struct {
 	empty bool
 }
 
-func openObject(b []byte) object { return object{append(b, '{'), true} }
+func openObject() object { return object{[]byte{'{'}, true} }
 
 func (o *object) raw(name string, value []byte) {
 	if !o.empty {

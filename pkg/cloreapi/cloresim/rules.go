@@ -191,12 +191,12 @@ func (w *world) open(r *rental, at time.Time, step *Step) error {
 			}
 			p.Public = public
 		default:
-			p.Public = 1024 + rand.IntN(8000)
+			p.Public = 1024 + rand.IntN(8000) //nolint:gosec // a number to show, nothing listens there
 		}
 	}
 	r.ID, r.Created = w.nextRental, at
 	// Ids grow by what the rest of the world rents meanwhile.
-	w.nextRental += 1 + rand.Int64N(7)
+	w.nextRental += 1 + rand.Int64N(7) //nolint:gosec // guards nothing
 	r.VisibleMS, r.BootMS, r.PortsMS = w.settings.VisibleMS, w.settings.BootMS, w.settings.PortsMS
 	if step != nil && step.VisibleAfterMS != nil {
 		r.VisibleMS = *step.VisibleAfterMS
@@ -224,7 +224,7 @@ func randomName(n int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = letters[rand.IntN(len(letters))]
+		b[i] = letters[rand.IntN(len(letters))] //nolint:gosec // a name to show, nothing answers there
 	}
 	return string(b)
 }

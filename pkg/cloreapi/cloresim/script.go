@@ -172,7 +172,7 @@ func (s *Step) replaced(honest outgoing) outgoing {
 		out.body = honest.body
 		return out
 	}
-	o := openObject(nil)
+	o := openObject()
 	if out.err != "" {
 		o.raw("error", appendText(nil, out.err))
 	}

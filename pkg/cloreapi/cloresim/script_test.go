@@ -139,7 +139,7 @@ func TestScript_DelayHoldsTheAnswerNotTheEffect(t *testing.T) {
 	ctx := r.t.Context()
 	go func() {
 		defer close(answered)
-		req, err := http.NewRequestWithContext(ctx, "POST", r.url+"/v1/create_order", strings.NewReader(order(TrapRight, nil)))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url+"/v1/create_order", strings.NewReader(order(TrapRight, nil)))
 		if err != nil {
 			return
 		}

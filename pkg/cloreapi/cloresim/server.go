@@ -93,11 +93,10 @@ func (s *server) bids(t time.Time) []*rental {
 
 // prices are the sound prices per day at t, by coin, in listing order.
 func (w *world) prices(s *server, spot bool, t time.Time) []coinPrice {
-	f, listed, usd := s.at(t), s.onDemand, (*decimal.Decimal)(nil)
+	f := s.at(t)
+	listed, usd := s.onDemand, f.OnDemandUSD
 	if spot {
 		listed, usd = s.spot, f.SpotUSD
-	} else {
-		usd = f.OnDemandUSD
 	}
 	if usd != nil {
 		return w.priced(*usd, listed, s.allowed)

@@ -44,7 +44,7 @@ type Config struct {
 	NoRateLimit, AddressLimit bool
 	// BalanceUSD is what each wallet holds of each coin, in USD; 1000 when empty.
 	BalanceUSD string
-	// Drift lets listed prices move.
+	// Drift lets listed prices move; those of an Inventory stand as recorded until a reset says otherwise.
 	Drift bool
 	// OrderLimit is how many live orders an account may have; 100 when zero.
 	OrderLimit int
@@ -128,7 +128,7 @@ func New(c Config) (*Sim, error) {
 		if s.inventory, err = readInventory(c.Inventory); err != nil {
 			return nil, err
 		}
-		set.Inventory = s.inventory.digest
+		set.Inventory, set.Drift = s.inventory.digest, false
 	}
 	s.world.host = c.Host
 	if c.Host == "" {

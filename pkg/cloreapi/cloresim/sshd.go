@@ -33,7 +33,6 @@ type guest struct {
 // rental to the end; until the container runs, connections are closed at once.
 type sshServers struct {
 	bind   string
-	config *ssh.ServerConfig
 	signer ssh.Signer
 	// find gives who is behind a port now; false while nothing runs there.
 	find   func(port int) (guest, bool)
@@ -60,7 +59,7 @@ func newSSHServers(host string, hostKey []byte, find func(int) (guest, bool), lo
 		return nil, fmt.Errorf("read the host key: %w", err)
 	}
 	bind := "0.0.0.0"
-	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() || host == "localhost" {
 		bind = host
 	}
 	return &sshServers{bind: bind, signer: signer, find: find, logger: logger, servers: map[int]*sshServer{}}, nil
@@ -70,7 +69,7 @@ func newSSHServers(host string, hostKey []byte, find func(int) (guest, bool), lo
 func (s *sshServers) reserve() (int, error) {
 	var last error
 	for range 64 {
-		port := firstSSHPort + rand.IntN(lastSSHPort-firstSSHPort)
+		port := firstSSHPort + rand.IntN(lastSSHPort-firstSSHPort) //nolint:gosec // a port is no secret
 		if last = s.open(port); last == nil {
 			return port, nil
 		}

@@ -123,7 +123,7 @@ type NewServer struct {
 // spot floor at 0.7 of the price.
 func (s *Sim) AddServer(n NewServer) (int64, error) {
 	var id int64
-	err := s.steer(func(now time.Time) error {
+	err := s.steer(func(time.Time) error {
 		raw, err := n.row(s.world)
 		if err != nil {
 			return err

@@ -96,7 +96,7 @@ func trapRows(rates map[string]decimal.Decimal) []*row {
 }
 
 func trapRow(id int64, m model, onDemand, spot int64, rates map[string]decimal.Decimal) *row {
-	r := hardware(rand.New(rand.NewPCG(0, uint64(id))), id, m, 1)
+	r := hardware(rand.New(rand.NewPCG(0, uint64(id))), id, m, 1) //nolint:gosec // the same hardware for every seed
 	r.MRL, r.Reliability, r.AllowedCoins, r.CUDAVersion = 720, json.Number("0.9987"), everyCoin, "12.8"
 	r.Price = priceMember(perDay(onDemand), perDay(spot), everyCoin, rates)
 	return r
@@ -118,10 +118,10 @@ func withCoin(price json.RawMessage, coin string, usd decimal.Decimal, rates map
 		return ps
 	}
 	onDemand := changed("on_demand")
-	o := openObject(nil)
-	o.raw("on_demand", appendPrices(nil, onDemand))
-	o.raw("spot", appendPrices(nil, changed("spot")))
-	o.raw("usd", appendUSD(nil, onDemand, rates))
+	o := openObject()
+	o.raw("on_demand", priceList(onDemand))
+	o.raw("spot", priceList(changed("spot")))
+	o.raw("usd", usdMember(onDemand, rates))
 	o.raw("original_usd", find(members, "original_usd"))
 	return o.close()
 }

@@ -115,12 +115,20 @@ func (w *world) mine(key string) []*rental {
 }
 
 // cost is what a rental took from its wallet up to t, fees included.
-func (w *world) cost(r *rental, t time.Time) decimal.Decimal {
-	return plus(r.CreationFee, withFee(r, r.spend(t)))
+func (r *rental) cost(t time.Time) decimal.Decimal {
+	ended := !r.Ended.IsZero() && !t.Before(r.Ended)
+	if ended && r.total != nil {
+		return *r.total
+	}
+	cost := plus(r.CreationFee, r.withFee(r.spend(t)))
+	if ended {
+		r.total = &cost
+	}
+	return cost
 }
 
 // withFee adds the renter's fee to what is charged.
-func withFee(r *rental, spend decimal.Decimal) decimal.Decimal {
+func (r *rental) withFee(spend decimal.Decimal) decimal.Decimal {
 	fee := onDemandFee
 	if r.Spot {
 		fee = spotFee
@@ -133,7 +141,7 @@ func (w *world) balance(a *account, coin string, t time.Time) decimal.Decimal {
 	left := a.Deposits[coin]
 	for _, r := range w.rentals {
 		if r.Key == a.Key && r.Currency == coin {
-			left = minus(left, w.cost(r, t))
+			left = minus(left, r.cost(t))
 		}
 	}
 	return left.Round(8)
@@ -193,7 +201,7 @@ func (w *world) emptyBy(key, coin string, now time.Time) (time.Time, bool) {
 	burn, began := decimal.Zero, time.Time{}
 	for _, r := range w.rentals {
 		if _, holds := r.holdsAt(now); r.Key == key && r.Currency == coin && holds {
-			burn = plus(burn, withFee(r, spendOf(r.Price, time.Second)))
+			burn = plus(burn, r.withFee(spendOf(r.Price, time.Second)))
 			if r.Created.After(began) {
 				began = r.Created
 			}

@@ -44,7 +44,7 @@ func run(ctx context.Context, f *flags, logger *slog.Logger) error {
 	sim, err := cloresim.New(cloresim.Config{
 		Dir: f.Data, Seed: f.Seed, Servers: f.Servers, Inventory: f.Inventory, Rates: f.Rates, Host: f.RentalHost,
 		Boot: cmp.Or(f.Boot, -1), Visible: cmp.Or(f.Visible, -1), NoRateLimit: !f.RateLimit, BalanceUSD: f.Balance,
-		Drift: f.Drift && f.Inventory == "", Logger: logger,
+		Drift: f.Drift, Logger: logger,
 	})
 	if err != nil {
 		return err
