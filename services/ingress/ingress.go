@@ -117,8 +117,9 @@ type Service struct {
 	server   *http.Server
 	drained  chan struct{}
 
-	mu      sync.Mutex
-	windows jetstream.KeyValue
+	windows *window.Windows
+
+	mu sync.Mutex
 	// unprepared is why the stream is not known to be as it should; nil once it is.
 	unprepared error
 	cancel     context.CancelFunc
@@ -163,17 +164,16 @@ func (s *Service) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	window, err := window.New(s.cfg.DedupeWindow, s.openWindows)
-	if err != nil {
-		return nil, err
-	}
 	counts := throttle.New(throttle.Config{JS: s.deps.Bus.JetStream(), Bucket: topology.LimitsBucket(s.cfg.Sizes.Replicas)})
 	limits := limit.New(counts, s.deps.Bus.Ready, s.cfg.RequestsPerMinute, s.log)
 	admitter := admit.New(s.deps.Bus)
+	if s.windows, err = window.New(window.Config{Length: s.cfg.DedupeWindow, Open: s.openWindows, Commands: admitter}); err != nil {
+		return nil, err
+	}
 	seedDoor := seed.New(
 		seed.Config{Legacy: s.cfg.LegacySignature, TrustedProxies: s.cfg.TrustedProxies},
 		seed.Deps{
-			Callers: book, Limits: limits, Admit: admitter, Window: window, Seal: s.deps.Seal,
+			Callers: book, Limits: limits, Admit: admitter, Windows: s.windows, Seal: s.deps.Seal,
 			Callback: s.deps.Callbacks.Check, Market: s.deps.Market, Log: s.log,
 		})
 	v1Door := v1.New(
@@ -285,27 +285,20 @@ func (s *Service) prepareOnce(ctx context.Context) error {
 	if err := s.deps.Bus.EnsureStream(ctx, topology.CommandsStream(s.cfg.Sizes)); err != nil {
 		return err
 	}
-	_, err := s.openWindows(ctx)
-	return err
+	return s.windows.Open(ctx)
 }
 
 // openWindows gives the bucket of the seed's windows, made when it is missing.
 func (s *Service) openWindows(ctx context.Context) (window.Bucket, error) {
-	s.mu.Lock()
-	kv := s.windows
-	s.mu.Unlock()
-	if kv != nil {
-		return kv, nil
-	}
 	if err := s.deps.Bus.Ready(); err != nil {
 		return nil, err
 	}
-	kv, err := s.deps.Bus.EnsureBucket(ctx, topology.WindowsBucket(s.cfg.Sizes.Replicas))
+	bucket := topology.WindowsBucket(s.cfg.Sizes.Replicas)
+	// In memory, for an ask would else be written to disk twice; what is forgotten is found in the commands.
+	bucket.Storage = jetstream.MemoryStorage
+	kv, err := s.deps.Bus.EnsureBucket(ctx, bucket)
 	if err != nil {
 		return nil, fmt.Errorf("open the windows: %w", err)
 	}
-	s.mu.Lock()
-	s.windows = kv
-	s.mu.Unlock()
 	return kv, nil
 }

@@ -53,7 +53,7 @@ type Deps struct {
 	Callers *caller.Book
 	Limits  *limit.Limiter
 	Admit   *admit.Admitter
-	Window  *window.Window
+	Windows *window.Windows
 	// Seal keeps env and command from being read on the bus.
 	Seal ask.Sealer
 	// Callback judges a callback_url; its error may be shown.
@@ -200,12 +200,13 @@ func (d *Door) callback(ctx context.Context, url string) error {
 // admit stores n commands for one request and answers.
 func (d *Door) admit(w http.ResponseWriter, r *request, verb, message string, n int, cmd proto.Message) error {
 	ctx := r.Context()
-	token := ""
+	name := topology.Command{Client: r.caller.Client, Noun: "order", Verb: verb}
+	var token string
 	if r.key != "" {
 		token = admit.Key(r.caller.Client, r.key)
 	} else {
 		var err error
-		if token, err = d.deps.Window.Token(ctx, r.caller.Client, r.caller.Secret, r.URL.Path, string(r.raw)); err != nil {
+		if token, err = d.deps.Windows.Token(ctx, name, r.caller.Secret, r.URL.Path, string(r.raw)); err != nil {
 			return err
 		}
 	}
@@ -213,10 +214,8 @@ func (d *Door) admit(w http.ResponseWriter, r *request, verb, message string, n 
 	ids := make([]string, n)
 	replayed := true
 	for i := range n {
-		receipt, err := d.deps.Admit.Admit(ctx, admit.Ask{
-			Command: topology.Command{Client: r.caller.Client, Noun: "order", Verb: verb, Key: admit.Nth(token, i)},
-			Body:    cmd, Hash: hash,
-		})
+		name.Key = admit.Nth(token, i)
+		receipt, err := d.deps.Admit.Admit(ctx, admit.Ask{Command: name, Body: cmd, Hash: hash})
 		if err != nil {
 			return err
 		}
