@@ -15,8 +15,11 @@ import (
 
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/bus/bustest"
+	"github.com/renthook/renthook/pkg/cloreapi"
+	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
 	marketv1 "github.com/renthook/renthook/proto/gen/renthook/market/v1"
 	"github.com/renthook/renthook/services/internal/market"
+	"github.com/renthook/renthook/services/internal/market/clore"
 	"github.com/renthook/renthook/services/internal/marketview"
 	"github.com/renthook/renthook/services/internal/topology"
 )
@@ -288,6 +291,34 @@ func TestTheNextHolderGoesOn(t *testing.T) {
 	}
 	s.take(next, third)
 	s.shows(next.poll.Number, third)
+}
+
+// Nothing of a real offer is lost on the bus: the next holder finds every model as it was.
+func TestTheNextHolderRepeatsNothing(t *testing.T) {
+	s := newStream(t)
+	sim, err := cloresim.New(cloresim.Config{Servers: 400, NoRateLimit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sim.Stop(context.WithoutCancel(t.Context())) })
+	if err := sim.Start("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	offers := clore.NewOffers(clore.OffersConfig{}, cloreapi.NewPublic(cloreapi.Config{BaseURL: "http://" + sim.Addr()}), nil)
+	l, err := offers.Offers(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.take(s.holder(), l)
+	s.shows(1, l)
+	if got := s.subjects(); strings.Count(got, "book.") < 20 {
+		t.Errorf("published %s", got)
+	}
+	s.take(s.holder(), l)
+	if got := s.subjects(); got != "snapshot" {
+		t.Errorf("repeated %s", got)
+	}
+	s.shows(2, l)
 }
 
 // Whichever publish fails, stored or not, the next poll sets everything right.
