@@ -114,7 +114,7 @@ func (c *chooser) look(o *market.Offer) {
 		c.choices = append(c.choices, *choice)
 		found = true
 	}
-	if c.ask.MarketType == string(market.Spot) || len(o.OnDemand) == 0 {
+	if c.ask.MarketType == string(market.Spot) || len(o.OnDemand) == 0 && c.ask.MarketType != string(market.OnDemand) {
 		for _, q := range o.Spot {
 			if slices.ContainsFunc(o.OnDemand, func(d market.Quote) bool { return d.Currency == q.Currency }) {
 				continue // priced above, together with its on-demand price
@@ -216,8 +216,8 @@ func (c *chooser) price(o *market.Offer, onDemand market.Quote) (*Choice, string
 
 // bid is min(ceiling, floor × headroom, on demand × 0.95), never below the floor. onDemand is zero when unknown.
 func (c *chooser) bid(o *market.Offer, floor market.Quote, onDemand decimal.Decimal) (*Choice, string) {
-	if !floor.Priced {
-		return nil, ""
+	if why, ok := c.payable(floor); !ok {
+		return nil, why
 	}
 	bid, err := money.Times(floor.PerDay, c.terms.SpotHeadroom)
 	if err != nil {
@@ -252,14 +252,17 @@ func (c *chooser) noteCheapest(usd decimal.Decimal) {
 	}
 }
 
+// payable says whether a coin may be paid in at all, and why not where there is more to say than that it has no price.
+func (c *chooser) payable(q market.Quote) (string, bool) {
+	if c.ask.Currency != "" && c.ask.Currency != "auto" && c.ask.Currency != q.Currency {
+		return "another currency", false
+	}
+	return "", q.Allowed && q.Priced && q.USDRate.IsPos()
+}
+
 func (c *chooser) choice(o *market.Offer, q market.Quote, typ market.Type, perDay decimal.Decimal) (*Choice, string) {
-	switch {
-	case c.ask.Currency != "" && c.ask.Currency != "auto" && c.ask.Currency != q.Currency:
-		return nil, "another currency"
-	case !q.Allowed:
-		return nil, "no coin it takes is priced"
-	case !q.Priced || !perDay.IsPos():
-		return nil, ""
+	if why, ok := c.payable(q); !ok || !perDay.IsPos() {
+		return nil, why
 	}
 	usd, err := money.USDPerHour(perDay, q.USDRate)
 	if err != nil {
