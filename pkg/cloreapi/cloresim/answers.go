@@ -153,7 +153,7 @@ func (w *world) priceNow(s *server, t time.Time, factor decimal.Decimal) []byte 
 			prices[i].amount = times(prices[i].amount, factor).Round(8)
 		}
 		for _, p := range listed {
-			if !p.sound {
+			if _, ok := priceIn(prices, p.coin); !ok && !p.sound {
 				prices = append(prices, p)
 			}
 		}

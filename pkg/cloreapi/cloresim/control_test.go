@@ -212,6 +212,13 @@ func TestControl_Servers(t *testing.T) {
 	if got := find(added.ID); !got.Rented || *got.OnDemandUSD != "24" || *got.SpotUSD != "12" || *got.Reliability != "0.5" {
 		t.Errorf("the changed server is %s", text(t, got))
 	}
+	if a := r.do("PATCH", fmt.Sprintf("/sim/v1/servers/%d", TrapNaN), "", `{"on_demand_usd_per_day":7}`); a.status != 200 {
+		t.Fatal(a)
+	}
+	mended := `"price":{"on_demand":{"bitcoin":0.0001,"USD-Blockchain":7},"spot":{"bitcoin":"NaN","USD-Blockchain":"NaN"}}`
+	if !strings.Contains(r.get("/v1/marketplace").body, mended) {
+		t.Error("a price that is set does not replace a broken one")
+	}
 	row := fmt.Sprintf(`{"id":%d,"price":{"on_demand":{"bitcoin":0.001},"spot":{"bitcoin":0.001}},"specs":{"gpu":"1x Thing"},"allowed_coins":["bitcoin"]}`, added.ID+1)
 	if a := r.do("POST", "/sim/v1/servers", "", row); a.status != 201 {
 		t.Fatal(a)

@@ -199,9 +199,9 @@ func TestScript_StaleOrderStillRuns(t *testing.T) {
 		t.Fatal("it was not cancelled")
 	}
 	// A list of the middle of its life shows it as running.
-	middle := time.Since(ended.Time) + ended.Sub(r.rentals()[0].CreatedAt.Time)/2
+	created := r.rentals()[0].CreatedAt
 	r.sim.mu.Lock()
-	rows := r.sim.world.myOrders("k", time.Now().Add(-middle), true, nil).members["orders"].([]json.RawMessage)
+	rows := r.sim.world.myOrders("k", created.Add(ended.Sub(created.Time)/2), true, nil).members["orders"].([]json.RawMessage)
 	r.sim.mu.Unlock()
 	if len(rows) != 1 || strings.Contains(string(rows[0]), "expired") {
 		t.Errorf("the stale list shows %s", rows)
@@ -244,7 +244,7 @@ func TestScript_Marketplace(t *testing.T) {
 	if a := r.do("PATCH", fmt.Sprintf("/sim/v1/servers/%d", TrapRight), "", `{"on_demand_usd_per_day":24,"rented":true}`); a.status != 200 {
 		t.Fatal(a)
 	}
-	r.script(fmt.Sprintf(`{"marketplace":[{"stale_ms":%d}]}`, time.Since(before).Milliseconds()+1000))
+	r.script(fmt.Sprintf(`{"marketplace":[{"stale_ms":%d}]}`, time.Since(before).Milliseconds()+600_000))
 	if got := right(); dig(got, "price.on_demand.USD-Blockchain") != "11.76" || string(got["rented"]) != "false" {
 		t.Errorf("the stale answer shows the news: %s, rented %s", dig(got, "price.on_demand.USD-Blockchain"), got["rented"])
 	}
