@@ -2,7 +2,10 @@ package ingress_test
 
 import (
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -272,7 +275,7 @@ func TestSeedBodies(t *testing.T) {
 	r.want(r.signed("/webhook/create-order", fill(64<<10+1)), 413, `{"error":"body too large"}`)
 	// Chunked, and with no Content-Type.
 	send := func(body string) int {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", r.base+"/webhook/create-order", struct{ *strings.Reader }{strings.NewReader(body)})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.base+"/webhook/create-order", struct{ *strings.Reader }{strings.NewReader(body)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -294,6 +297,61 @@ func TestSeedBodies(t *testing.T) {
 	// The server may close the connection while the rest is still being sent.
 	if got, err := r.try("GET", "/health", "", "X-Big", strings.Repeat("x", 64<<10)); err == nil && got.status != 431 {
 		t.Errorf("headers of 64 KiB: %s", got)
+	}
+}
+
+// Senders that hold a connection open without ever finishing a request keep nobody else out.
+func TestSlowSenders(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for range 200 {
+		c, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := io.WriteString(c, "POST /webhook/create-order HTTP/1.1\r\nHost: x\r\nX-Slow: "); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := r.signed("/webhook/create-order", `{"gpu_type":"x"}`); got.status != 200 {
+		t.Errorf("%s", got)
+	}
+	// And they are cut off.
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, "POST /webhook/create-order HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 400 ") {
+		t.Errorf("half a body is answered %q, %v", b, err)
+	}
+}
+
+// Senders in Python, with nothing but its standard library.
+func TestPythonSender(t *testing.T) {
+	t.Parallel()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3 here")
+	}
+	r := newRig(t)
+	cmd := exec.CommandContext(t.Context(), python, "-c", `
+import hashlib, hmac, json, sys, urllib.request
+body = json.dumps({"gpu_type": "RTX 4090", "max_price": 0.50, "note": "ü"}).encode()
+signature = hmac.new(sys.argv[2].encode(), body, hashlib.sha256).hexdigest()
+req = urllib.request.Request(sys.argv[1], data=body, headers={"X-Webhook-Signature": signature})
+print(urllib.request.urlopen(req).read().decode())`, r.base+"/webhook/create-order", legacySecret)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !jsonEqual(t, string(out), `{"status":"queued","task_id":"*","message":"Order creation queued for RTX 4090"}`) {
+		t.Errorf("%s: %v", out, err)
 	}
 }
 

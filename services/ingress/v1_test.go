@@ -201,9 +201,12 @@ func TestV1Operations(t *testing.T) {
 	if got := r.do("GET", path, "", "Authorization", "Bearer "+otherToken); got.status != 404 {
 		t.Errorf("another client's: %s", got)
 	}
-	// A wait that ends before the operation does.
-	if got := r.bearer("GET", path+"?wait=1", ""); got.body["done"] != false {
-		t.Errorf("%s", got)
+	// A wait that ends before the operation does, and not before its time: the server's own time-outs are shorter.
+	for wait, least := range map[string]time.Duration{"1": time.Second, "16s": 16 * time.Second} {
+		began := time.Now()
+		if got := r.bearer("GET", path+"?wait="+wait, ""); got.body["done"] != false || time.Since(began) < least {
+			t.Errorf("after %s: %s", time.Since(began), got)
+		}
 	}
 	// A wait that the end of the operation ends.
 	answered := make(chan reply, 1)

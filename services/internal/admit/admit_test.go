@@ -175,7 +175,7 @@ func TestTokens(t *testing.T) {
 		}
 		seen[token] = name
 	}
-	if admit.Key("local", "k") != admit.Key("local", "k") || admit.Nth("t", 0) != "t" {
+	if seen[admit.Key("local", "k")] != "key" || admit.Nth("t", 0) != "t" {
 		t.Error("tokens change")
 	}
 	// What a sender computes by itself: the hash of its bytes.
