@@ -11,7 +11,7 @@ import "time"
 type Kind uint8
 
 const (
-	// None: nothing may start; see the wake-up time.
+	// None says that nothing may start; see the wake-up time.
 	None Kind = iota
 	// Cancel ends a rental.
 	Cancel
@@ -42,7 +42,7 @@ const maxFactor = 32
 type Pacer struct {
 	config  Config
 	lastEnd time.Time
-	// silent is set while a create's silence runs: since when it was wanted.
+	// silent is set while the silence before a create runs.
 	silent bool
 	factor int
 	calls  int
@@ -76,6 +76,7 @@ func (p *Pacer) Next(now time.Time, d Demand) (Kind, time.Time) {
 	gap := p.lastEnd.Add(time.Duration(p.factor) * p.config.CallGap)
 	quiet := p.lastEnd.Add(time.Duration(p.factor) * p.config.CreateGap)
 	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	p.silent = p.silent && due(d.Create) // a silence for what is no longer wanted ends, also behind a cancel
 	if due(d.Cancel) {
 		return at(Cancel, now, gap)
 	}
@@ -84,7 +85,6 @@ func (p *Pacer) Next(now time.Time, d Demand) (Kind, time.Time) {
 		kind, wake := at(Create, now, quiet)
 		return kind, earliest(wake, d.Cancel)
 	}
-	p.silent = false
 	switch {
 	case due(d.Resolve):
 		return at(Resolve, now, gap)
