@@ -234,9 +234,9 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 const (
-	readyTimeout               = 2 * time.Second
-	prepareTimeout             = 10 * time.Second
-	firstPrepare, mostPrepared = 200 * time.Millisecond, 10 * time.Second
+	readyTimeout              = 2 * time.Second
+	prepareTimeout            = 10 * time.Second
+	firstPrepare, lastPrepare = 200 * time.Millisecond, 10 * time.Second
 )
 
 // Ready says why asks cannot be taken now; nil when they can.
@@ -260,7 +260,7 @@ func (s *Service) Ready() error {
 
 // prepare makes the stream of commands and the windows, as often as it takes.
 func (s *Service) prepare(ctx context.Context) {
-	for wait := firstPrepare; ; wait = min(2*wait, mostPrepared) {
+	for wait := firstPrepare; ; wait = min(2*wait, lastPrepare) {
 		err := s.prepareOnce(ctx)
 		s.mu.Lock()
 		s.unprepared = err

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// The seed was written in Python, and what its texts echo is what str() printed. Binary floats appear in this file
-// only: they decide how a number is printed, never what it is worth.
+// The seed was written in Python, and what its texts echo is what str() printed. Binary floats are made in this file
+// only: they decide how a number is printed and whether Python could hold it, never what it is worth.
 
 // isInt says whether Python reads the number as an int.
 func (n number) isInt() bool { return !strings.ContainsAny(string(n), ".eENI") }
