@@ -6,6 +6,7 @@ package money
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/govalues/decimal"
@@ -57,7 +58,8 @@ func parseLong(s string) (decimal.Decimal, error) {
 	mantissa, exponent, hasExp := strings.Cut(strings.ToLower(s), "e")
 	shift := 0
 	if hasExp {
-		if _, err := fmt.Sscanf(exponent, "%d", &shift); err != nil || shift > 15 || shift < -40 {
+		var err error
+		if shift, err = strconv.Atoi(exponent); err != nil || shift > 15 || shift < -40 {
 			return decimal.Zero, ErrAmount
 		}
 	}
@@ -108,7 +110,10 @@ func USDPerHour(perDay, rate decimal.Decimal) (decimal.Decimal, error) {
 	return h, nil
 }
 
-// PerDay is usdPerHour × 24 ÷ rate, cut (never rounded up) to 8 decimals, the smallest unit of the coins.
+// smallest is how many of a coin's smallest units make one: all coins have 8 decimals.
+var smallest = decimal.MustNew(100_000_000, 0)
+
+// PerDay is usdPerHour × 24 ÷ rate, cut (never rounded up) to the smallest unit of the coins.
 func PerDay(usdPerHour, rate decimal.Decimal) (decimal.Decimal, error) {
 	if !rate.IsPos() {
 		return decimal.Zero, fmt.Errorf("%w: rate %s", ErrAmount, rate)
@@ -117,11 +122,18 @@ func PerDay(usdPerHour, rate decimal.Decimal) (decimal.Decimal, error) {
 	if err != nil {
 		return decimal.Zero, fmt.Errorf("USD per hour %s × 24: %w", usdPerHour, err)
 	}
-	c, err := day.Quo(rate)
+	// Whole units, by a division that cuts: one that rounds to 19 digits can end above a ceiling.
+	units, err := day.Mul(smallest)
+	if err == nil {
+		units, _, err = units.QuoRem(rate)
+	}
+	if err == nil {
+		units, err = units.Quo(smallest)
+	}
 	if err != nil {
 		return decimal.Zero, fmt.Errorf("USD per day %s ÷ rate %s: %w", day, rate, err)
 	}
-	return c.Trunc(8), nil
+	return units.Trim(0), nil
 }
 
 // Add sums amounts.
