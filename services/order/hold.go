@@ -52,7 +52,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (s *Service) contend(ctx context.Context) {
 	l, err := lease.New(lease.Config{
 		JS: s.deps.Bus.JetStream(), Bucket: topology.LeasesBucket(max(s.config.Settings.NATS.Replicas, 1)),
-		Key: "order-" + s.engine.Account, Holder: s.engine.Holder, TTL: s.config.LeaseTTL, Logger: s.log,
+		Key: "order-" + s.engine.Account, Holder: s.engine.Holder, TTL: s.engine.LeaseTTL, Logger: s.log,
 	})
 	if err != nil {
 		s.setFailure(err)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/journal"
+	"github.com/renthook/renthook/pkg/lease"
 	"github.com/renthook/renthook/pkg/seal"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/admit"
@@ -39,12 +40,7 @@ import (
 )
 
 // Config is what the operator says.
-type Config struct {
-	Settings settings.Settings
-	// LeaseTTL is how long a dead holder blocks its successor; zero means 30 s. Whole seconds, at least 10, and above
-	// the call time-out by two renewals, or no create can ever go out.
-	LeaseTTL time.Duration
-}
+type Config struct{ Settings settings.Settings }
 
 // Books is the market as the poller publishes it.
 type Books interface {
@@ -86,7 +82,6 @@ type Service struct {
 	work sync.WaitGroup
 
 	mu      sync.Mutex
-	holder  *engine.Holder
 	failure error
 }
 
@@ -94,9 +89,6 @@ type Service struct {
 func New(c Config, d Deps) (*Service, error) {
 	if d.Log == nil {
 		d.Log = slog.Default()
-	}
-	if c.LeaseTTL == 0 {
-		c.LeaseTTL = 30 * time.Second
 	}
 	if d.Dial == nil {
 		d.Dial = (&net.Dialer{}).DialContext
@@ -136,7 +128,7 @@ func engineConfig(c Config, box *seal.Box) (engine.Config, error) {
 		Fees:          view.Fees{OnDemand: st.Fees.OnDemand, Spot: st.Fees.Spot, Creation: st.Fees.Creation},
 		RequiredPrice: st.Order.RequiredPrice, Markers: st.Order.MarkerPorts, ProbeSSH: st.Order.SSHProbe,
 		CallTimeout: st.Order.CallTimeout, BootDeadline: st.Order.BootDeadline, PlaceDeadline: st.Order.PlaceDeadline, SweepInterval: st.Order.SweepInterval,
-		LeaseTTL: c.LeaseTTL,
+		LeaseTTL: st.Order.LeaseTTL,
 	}
 	e.Pace.CallGap, e.Pace.CreateGap = st.Market.CallGap, st.Market.CreateGap
 	e.Prove.Window, e.Prove.WindowBlind = st.Order.ConfirmWindow, st.Order.ConfirmWindowBlind
@@ -157,8 +149,8 @@ func engineConfig(c Config, box *seal.Box) (engine.Config, error) {
 		}
 		e.Clients[cl.Name] = engine.Client{CancelAny: cl.May("rentals:cancel_any"), Create: cl.May("orders:create"), Cancel: cl.May("orders:cancel")}
 	}
-	if c.LeaseTTL < 10*time.Second || c.LeaseTTL*2/3 <= e.CallTimeout+2*time.Second {
-		return e, fmt.Errorf("a lease of %s is too short for order.call_timeout of %s: no create could go out", c.LeaseTTL, e.CallTimeout)
+	if e.LeaseTTL < lease.MinTTL || e.LeaseTTL*2/3 <= e.CallTimeout+2*time.Second {
+		return e, fmt.Errorf("order.lease_ttl: %s is too short for order.call_timeout of %s: no create could go out", e.LeaseTTL, e.CallTimeout)
 	}
 	return e, nil
 }

@@ -1,7 +1,6 @@
 package order_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -22,14 +21,13 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/bus/bustest"
 	"github.com/renthook/renthook/pkg/cloreapi"
 	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
-	"github.com/renthook/renthook/pkg/journal"
 	"github.com/renthook/renthook/pkg/seal"
 	"github.com/renthook/renthook/pkg/secret"
+	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/auth"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/market/clore"
@@ -64,7 +62,7 @@ func quick() settings.Settings {
 	s.Order.GRPCAddress = "127.0.0.1:0"
 	s.Market.CallGap, s.Market.CreateGap = 20*time.Millisecond, 60*time.Millisecond
 	s.Order.ConfirmWindow, s.Order.ConfirmWindowBlind = 2*time.Second, 4*time.Second
-	s.Order.CallTimeout, s.Order.SweepInterval = 3*time.Second, 500*time.Millisecond
+	s.Order.CallTimeout, s.Order.LeaseTTL, s.Order.SweepInterval = 3*time.Second, 10*time.Second, 500*time.Millisecond
 	s.Limits.OrdersPerHour, s.Limits.CreatesPerHour, s.Limits.LiveRentals = 1000, 1000, 1000
 	return s
 }
@@ -115,7 +113,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.service, err = order.New(order.Config{Settings: r.settings, LeaseTTL: 10 * time.Second}, order.Deps{
+	r.service, err = order.New(order.Config{Settings: r.settings}, order.Deps{
 		Log: r.log, Bus: r.bus, Box: box, Auth: clients.Authenticate, Market: clore.NewAccount(cloreapi.New(r.api())), Books: r.books,
 	})
 	if err != nil {
@@ -283,30 +281,6 @@ func (r *rig) atRest(want int) simState {
 		return ours == want
 	})
 	return s
-}
-
-// events replays the journal's public events of an order, without the writer's own part.
-func (r *rig) events(match func(*orderv1.OrderEvent) bool) []*orderv1.OrderEvent {
-	r.t.Helper()
-	var out []*orderv1.OrderEvent
-	_, err := journal.Open(r.bus.JetStream(), topology.Orders("main")).Replay(r.t.Context(), 1, func(rec journal.Record) error {
-		ev := &orderv1.OrderEvent{}
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(rec.Data, ev); err != nil {
-			return err
-		}
-		if bytes.Contains(rec.Data, []byte("password")) {
-			r.t.Error("the journal speaks of a password")
-		}
-		ev.Internal = nil
-		if match(ev) {
-			out = append(out, ev)
-		}
-		return nil
-	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return out
 }
 
 // books is the market as one read of the simulator shows it.

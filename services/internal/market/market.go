@@ -207,7 +207,9 @@ type Account interface {
 // ThrottledError says that a read was answered code 5; the caller doubles its spacing.
 type ThrottledError struct{ Endpoint string }
 
-func (e *ThrottledError) Error() string { return e.Endpoint + ": the market says too many requests (code 5)" }
+func (e *ThrottledError) Error() string {
+	return e.Endpoint + ": the market says too many requests (code 5)"
+}
 
 // KeyError says that the market does not accept the account's key (code 3).
 type KeyError struct{ Endpoint string }

@@ -27,7 +27,7 @@ func defaultsOf(mode string) Settings {
 		},
 		Order: Order{
 			GRPCAddress:   "127.0.0.1:9090",
-			ConfirmWindow: 180 * time.Second, ConfirmWindowBlind: 600 * time.Second, CallTimeout: 15 * time.Second,
+			ConfirmWindow: 180 * time.Second, ConfirmWindowBlind: 600 * time.Second, CallTimeout: 15 * time.Second, LeaseTTL: 30 * time.Second,
 			BootDeadline: 10 * time.Minute, PlaceDeadline: 30 * time.Minute, BootBudget: decimal.MustParse("0.50"),
 			MaxCandidates: 5, SweepInterval: 45 * time.Second, MaxDuration: 24 * time.Hour,
 			MinReliability: decimal.MustParse("0.8"), SpotHeadroom: decimal.MustParse("1.02"),

@@ -126,6 +126,9 @@ type Order struct {
 	ConfirmWindowBlind time.Duration `yaml:"confirm_window_blind"`
 	// CallTimeout bounds one call of the market.
 	CallTimeout time.Duration `yaml:"call_timeout"`
+	// LeaseTTL is how long a holder of the account that vanished bars its successor: whole seconds, at least 10, and
+	// two thirds of it above the call time-out and 2 s, or no create could go out.
+	LeaseTTL time.Duration `yaml:"lease_ttl"`
 	// BootDeadline is how long a rental may take to become usable.
 	BootDeadline time.Duration `yaml:"boot_deadline"`
 	// PlaceDeadline is how long an order may take to have a usable rental.

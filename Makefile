@@ -1,0 +1,84 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# A key of the real market has no business in a build or a test.
+unexport CLORE_API_KEY CLORE_API_KEY_FILE CLORE_API_URL
+export RENTHOOK_RECORDINGS ?= $(abspath ../shared/data/clore)
+
+BIN := $(CURDIR)/.bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X github.com/renthook/renthook/services/cmd/internal/cli.stamped=$(VERSION)
+PACKAGES := ./pkg/... ./proto/... ./services/...
+ARGS ?=
+
+.PHONY: help
+help: ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## Build the programs into .bin
+	@echo "building (about two minutes with an empty cache) …"
+	@mkdir -p $(BIN)
+	@go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./services/cmd/{renthook,ingress,order,pricewatch,notifier,marketsim}
+
+.PHONY: run
+run: build ## Run everything in one process, with a simulated market
+	@exec $(BIN)/renthook up $(ARGS)
+
+.PHONY: test
+test: ## Run the tests
+	go test -shuffle=on -timeout 15m $(PACKAGES)
+
+.PHONY: race
+race: ## Run the tests with the race detector
+	go test -race -shuffle=on -timeout 25m $(PACKAGES)
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint $(BIN)/buf ## Vet, lint and check formats
+	go vet $(PACKAGES)
+	$(BIN)/golangci-lint run $(PACKAGES)
+	PATH=$(BIN):$$PATH $(BIN)/buf lint
+	PATH=$(BIN):$$PATH $(BIN)/buf format -d --exit-code
+
+.PHONY: gen
+gen: $(BIN)/buf ## Generate Go from proto
+	PATH=$(BIN):$$PATH $(BIN)/buf generate
+
+.PHONY: check
+check: race lint modules generated vectors ## Everything CI checks beside the tests
+
+.PHONY: modules
+modules: ## Each module stands on its own
+	for m in pkg proto services; do GOWORK=off go -C $$m mod tidy -diff; GOWORK=off go -C $$m build ./...; done
+
+.PHONY: generated
+generated: gen ## Generated code is committed as generated
+	git diff --exit-code -- proto/gen
+
+.PHONY: vectors
+vectors: ## Stock libraries of other languages verify our callbacks
+	tools/vectors/run
+
+.PHONY: bench
+bench: ## Print ratios and speeds, measured in one run
+	tools/bench/run
+
+.PHONY: chaos
+chaos: build ## Kill every process in turn under load, and compare with the market's ledger
+	go test -tags chaos -count=1 -timeout 20m -run TestChaos -v ./services/e2e
+
+# A tool is built again only when the version its module asks for changes.
+$(BIN)/buf: tools/buf/go.mod
+	@echo "building buf (about six minutes with an empty cache) …"
+	@mkdir -p $(BIN)
+	GOWORK=off GOBIN=$(BIN) go -C tools/buf install tool
+	@touch $@
+
+$(BIN)/golangci-lint: tools/lint/go.mod
+	@echo "building golangci-lint (about six minutes with an empty cache) …"
+	@mkdir -p $(BIN)
+	GOWORK=off GOBIN=$(BIN) go -C tools/lint install tool
+	@touch $@
