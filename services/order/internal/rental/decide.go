@@ -185,7 +185,11 @@ func (d *decision) noOffer(ev NoOffer) {
 		}
 		return
 	}
-	d.finish(Failed, "failed", "market", "", ev.Reason, d.nothingLeft(ev.Reason))
+	f := d.nothingLeft(ev.Reason)
+	if !d.at.Before(d.o.PlaceBy) {
+		f = timedOut("the place deadline passed")
+	}
+	d.finish(Failed, "failed", "market", "", ev.Reason, f)
 }
 
 // nothingLeft says why an order that has no further candidate failed: none fitted, all refused, or none booted.

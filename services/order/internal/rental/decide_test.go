@@ -238,6 +238,7 @@ func TestSettlements(t *testing.T) {
 		{"no match, name from elsewhere", change(func(o *rental.Order) { o.Ask.GPUAsSent = "" }), []step{accept, noOffer}, "NO_MATCHING_SERVER", "No rtx-4090 available under $0.5/hr", "failed"},
 		{"no match in time", change(patient), []step{accept, noOffer, {20 * minute, rental.Tick{}}}, "NO_MATCHING_SERVER", "No RTX 4090 available under $0.5/hr", "failed"},
 		{"place deadline", nil, []step{accept, {30 * minute, rental.Tick{}}}, "PLACE_DEADLINE", "Order creation timed out", "failed"},
+		{"place deadline, and no offer", nil, []step{accept, {30 * minute, noOffer.event}}, "PLACE_DEADLINE", "Order creation timed out", "failed"},
 		{"place deadline, proved absent", nil, []step{accept, plan, unknown, {30 * minute, rental.Tick{}}, {31 * minute, absent.event}}, "PLACE_DEADLINE", "Order creation timed out", "failed"},
 		{"place deadline, proved gone", nil, []step{accept, plan, unknown, {25 * minute, seenDown.event}, {30 * minute, rental.Tick{}}, {31 * minute, gone.event}}, "PLACE_DEADLINE", "Order creation timed out", "failed"},
 		{"candidates used up, absent", change(last), []step{accept, plan, unknown, absent}, "PLACE_DEADLINE", "Order creation timed out", "failed"},
