@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/cloreapi"
 	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
@@ -22,6 +21,7 @@ import (
 	"github.com/renthook/renthook/pkg/seal"
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/pkg/telemetry"
+	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/ingress"
 	"github.com/renthook/renthook/services/internal/auth"
 	"github.com/renthook/renthook/services/internal/market"
