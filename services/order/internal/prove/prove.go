@@ -27,9 +27,11 @@ const (
 	ClockSkew = 120 * time.Second
 	// InQuestionAfter is how many readable lists in a row must lack a live rental before its end is in question.
 	InQuestionAfter = 3
-	// MarkerLow and MarkerHigh bound the marker ports of every installation: above what images listen on, below what
-	// hosts use for themselves.
-	MarkerLow, MarkerHigh = 20000, 64999
+	// MarkerLow is the first of the marker ports of any installation: above what images listen on, below what hosts use
+	// for themselves.
+	MarkerLow = 20000
+	// MarkerHigh is the last of them.
+	MarkerHigh = 64999
 	// lateAtMost is how long after a call a rental without ports is still suspected to be what the call was for.
 	lateAtMost = 24 * time.Hour
 	// mostOthers is beyond which rentals of others that are no longer listed are forgotten.
@@ -65,9 +67,10 @@ func (t *track) add(at time.Time) {
 	t.last = at
 }
 
-// over says that the reads span window, the last of them window after since.
-func (t *track) over(window time.Duration, since time.Time) bool {
-	return t.n >= GoodReads && t.last.Sub(t.first) >= window && t.last.Sub(since) >= window
+// over says that the reads span window. The first of them was begun after the call was over, so the last was begun a
+// whole window after that too.
+func (t *track) over(window time.Duration) bool {
+	return t.n >= GoodReads && t.last.Sub(t.first) >= window
 }
 
 type evidence struct {
@@ -247,7 +250,7 @@ func (v *view) settleHeld() {
 			}
 		}
 		// Three reads vouched for by another rental are enough; blind, they must span the blind window.
-		if e.fresh.n >= GoodReads || e.any.over(v.config.WindowBlind, e.any.first) {
+		if e.fresh.n >= GoodReads || e.any.over(v.config.WindowBlind) {
 			v.conclude(m.order, rental.Gone{Number: m.intent.Number, EndedAt: v.list.Began, Proof: fmt.Sprintf("rental %d was missing from %d good reads", m.intent.RentalID, e.any.n)})
 			continue
 		}
@@ -298,7 +301,7 @@ func (v *view) open(o *rental.Order, i *rental.Intent) {
 	if v.shown > 0 {
 		e.fresh.add(v.list.Began)
 	}
-	if e.fresh.over(v.config.Window, i.CallBy) || e.any.over(v.config.WindowBlind, i.CallBy) {
+	if e.fresh.over(v.config.Window) || e.any.over(v.config.WindowBlind) {
 		v.conclude(o, rental.Absent{Number: i.Number, Reason: fmt.Sprintf("%d good reads over %s show no rental of ours on server %d", e.any.n, e.any.last.Sub(e.any.first).Round(time.Second), i.Server.ID)})
 	}
 }

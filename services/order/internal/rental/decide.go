@@ -210,13 +210,13 @@ func (d *decision) nothingLeft(reason string) *Failure {
 
 func (d *decision) called(ev Called) {
 	i := d.o.OpenIntent()
-	if i == nil || i.Number != ev.Number || i.Called || d.o.State != Placing {
+	if i == nil || i.Number != ev.Number || d.o.State != Placing {
 		return
 	}
 	// Later than planned when the process was frozen in the call: what proves absence counts from here all the same.
 	i.Called, i.Reason, i.CallBy = true, ev.Reason, d.at
 	if ev.Refused {
-		d.close(i, Refused, "market", ev.Reason)
+		d.close(i, Refused, ev.Reason)
 		return
 	}
 	i.Look = ev.Look
@@ -225,7 +225,8 @@ func (d *decision) called(ev Called) {
 }
 
 // close ends an intent that holds nothing, and goes on: to the wanted end, to the next server, or to failure.
-func (d *decision) close(i *Intent, out Outcome, cause, reason string) {
+func (d *decision) close(i *Intent, out Outcome, reason string) {
+	const cause = "market"
 	i.Outcome, i.Reason = out, orElse(reason, i.Reason)
 	what := fmt.Sprintf("server %d: %s", i.Server.ID, i.Reason)
 	switch {
@@ -420,7 +421,7 @@ func (d *decision) absent(ev Absent) {
 	if i.Look {
 		out = Refused
 	}
-	d.close(i, out, "market", ev.Reason)
+	d.close(i, out, ev.Reason)
 }
 
 func (d *decision) gone(ev Gone) {
@@ -442,7 +443,7 @@ func (d *decision) gone(ev Gone) {
 	was := d.o.State
 	switch {
 	case was == Cancelling || d.o.Wanted != nil:
-		d.close(i, Over, "market", ev.Proof)
+		d.close(i, Over, ev.Proof)
 	case was == Running:
 		i.Outcome = Over
 		state, event := Interrupted, "interrupted"
@@ -455,7 +456,7 @@ func (d *decision) gone(ev Gone) {
 		d.finish(Interrupted, "interrupted", "market", "", ev.Proof, outbidFailure())
 	default: // never usable: the next server
 		i.FailedBoot = true
-		d.close(i, Over, "market", ev.Proof)
+		d.close(i, Over, ev.Proof)
 	}
 }
 

@@ -68,6 +68,7 @@ func TestEdges(t *testing.T) {
 		{name: "seen within 2 % but above the ceiling", order: change(func(o *rental.Order) { o.Ask.Ceiling = dec("0.4") }), before: []step{accept, plan, unknown}, event: step{minute, rental.Seen{Number: 1, Sighting: sight(101, false, func(s *rental.Sighting) { s.PerDay = dec("9.61") })}}, state: rental.Cancelling, record: "price_mismatch", act: rental.Cancel{RentalID: 101}},
 		{name: "seen in another coin", before: []step{accept, plan, unknown}, event: step{minute, rental.Seen{Number: 1, Sighting: sight(101, false, otherCoin)}}, state: rental.Cancelling, record: "price_mismatch", act: rental.Cancel{RentalID: 101}},
 		{name: "seen at a price beyond reckoning", before: []step{accept, {time.Second, rental.Planned{Intent: intent(1, func(i *rental.Intent) { i.USDRate, i.PerDay = dec("900000000000"), dec("0.00000000001") })}}, unknown}, event: step{minute, rental.Seen{Number: 1, Sighting: sight(101, false, func(s *rental.Sighting) { s.PerDay = dec("900000000000") })}}, state: rental.Cancelling, record: "price_mismatch", act: rental.Cancel{RentalID: 101}},
+		{name: "seen within 2 % at a price beyond reckoning", order: change(func(o *rental.Order) { o.Ask.Ceiling = dec("420000000000000000") }), before: []step{accept, {time.Second, rental.Planned{Intent: intent(1, func(i *rental.Intent) { i.USDRate, i.PerDay = dec("1000000000"), dec("9900000000") })}}, unknown}, event: step{minute, rental.Seen{Number: 1, Sighting: sight(101, false, func(s *rental.Sighting) { s.PerDay = dec("10098000000") })}}, state: rental.Cancelling, record: "price_mismatch", act: rental.Cancel{RentalID: 101}},
 		{name: "seen up, to be probed", before: []step{accept, plan, unknown, seenDown}, event: seenUp, state: rental.Provisioning, act: rental.Probe{Number: 1, Host: "n1.example", Port: 1022}},
 		{name: "seen up without an address", before: []step{accept, plan, unknown, {3 * time.Second, rental.Seen{Number: 1, Sighting: sight(101, false, func(s *rental.Sighting) { s.Access = rental.Access{} })}}}, event: step{minute, rental.Seen{Number: 1, Sighting: sight(101, true, func(s *rental.Sighting) { s.Access = rental.Access{} })}}, state: rental.Provisioning},
 		{name: "seen up, no ssh asked", order: change(noSSH), before: []step{accept, plan, unknown, seenDown}, event: seenUp, state: rental.Running, record: "running"},
@@ -123,6 +124,10 @@ func TestEdges(t *testing.T) {
 		{name: "place deadline between servers", before: []step{accept, plan, refused}, event: step{30 * minute, rental.Tick{}}, state: rental.Failed, record: "failed"},
 		{name: "place deadline while the call is out", before: []step{accept, plan}, event: step{30 * minute, rental.Tick{}}, state: rental.Placing, record: "cancelling"},
 		{name: "place deadline while unconfirmed", before: []step{accept, plan, unknown}, event: step{30 * minute, rental.Tick{}}, state: rental.Unconfirmed, record: "cancelling"},
+		{name: "not yet the place deadline, unconfirmed", before: []step{accept, plan, unknown}, event: step{29 * minute, rental.Tick{}}, state: rental.Unconfirmed},
+		{name: "not yet the place deadline, between servers", before: []step{accept, plan, refused}, event: step{29 * minute, rental.Tick{}}, state: rental.Placing},
+		{name: "not yet the boot deadline", before: []step{accept, plan, unknown, seenDown}, event: step{10 * minute, rental.Tick{}}, state: rental.Provisioning},
+		{name: "not yet its planned end", before: []step{accept, plan, unknown, seenDown, seenUp, answers}, event: step{24 * time.Hour, rental.Tick{}}, state: rental.Running},
 		{name: "place deadline once", before: []step{accept, plan, unknown, {30 * minute, rental.Tick{}}}, event: step{31 * minute, rental.Tick{}}, state: rental.Unconfirmed},
 		{name: "boot deadline", before: []step{accept, plan, unknown, seenDown}, event: step{11 * minute, rental.Tick{ProbeProven: true}}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101, Issue: "The container did not become usable."}},
 		{name: "boot deadline, up, ssh silent, probes work here", before: []step{accept, plan, unknown, seenDown, seenUp}, event: step{11 * minute, rental.Tick{ProbeProven: true}}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101, Issue: "The container did not become usable."}},
@@ -198,6 +203,57 @@ func TestIllegal(t *testing.T) {
 			}
 			if len(effects) > 0 || text(t, next) != text(t, o) {
 				t.Errorf("an illegal event changed the order or had effects %v", effects)
+			}
+		})
+	}
+}
+
+// TestGuards holds what no sequence of events reaches, so that one mistake elsewhere does not spend money.
+func TestGuards(t *testing.T) {
+	t.Parallel()
+	none, _ := after(t, asked(func(o *rental.Order) { o.Policy.MaxCandidates = 0 }), accept)
+	ending, _ := after(t, asked(), accept, plan, refused)
+	ending.Wanted = &rental.End{Kind: rental.ByCommand}
+	for name, o := range map[string]rental.Order{"no candidate is allowed": none, "an end is wanted": ending} {
+		if _, _, err := rental.Decide(o, rental.Planned{Intent: intent(2)}, t0.Add(minute)); !illegal(err) {
+			t.Errorf("%s: %v, want ErrIllegal", name, err)
+		}
+	}
+	if ending.WantsServer() {
+		t.Error("an order whose end is wanted wants a server")
+	}
+}
+
+// TestIntents holds what becomes of the intent itself: the next reads and the next choice go by it.
+func TestIntents(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name       string
+		steps      []step
+		outcome    rental.Outcome
+		failedBoot bool
+		called     bool
+	}{
+		{"call out", []step{accept, plan}, rental.Open, false, false},
+		{"answered", []step{accept, plan, unknown}, rental.Open, false, true},
+		{"found after a restart", []step{accept, plan, {minute, rental.Recovered{}}}, rental.Open, false, true},
+		{"refused", []step{accept, plan, refused}, rental.Refused, false, true},
+		{"looked for and not there", []step{accept, plan, look, {minute, absent.event}}, rental.Refused, false, true},
+		{"absent", []step{accept, plan, unknown, absent}, rental.NotThere, false, true},
+		{"seen", []step{accept, plan, unknown, seenDown}, rental.Placed, false, true},
+		{"first seen finished", []step{accept, plan, unknown, {minute, rental.Gone{Number: 1, RentalID: 101}}}, rental.Over, true, true},
+		{"first seen finished, an end wanted", []step{accept, plan, unknown, cancelled, {minute, rental.Gone{Number: 1, RentalID: 101}}}, rental.Over, false, true},
+		{"gone while provisioning", []step{accept, plan, unknown, seenDown, gone}, rental.Over, true, true},
+		{"never booted", []step{accept, plan, unknown, seenDown, {11 * minute, rental.Tick{}}}, rental.Placed, true, true},
+		{"cancelled while provisioning", []step{accept, plan, unknown, seenDown, cancelled, gone}, rental.Over, false, true},
+		{"gone while running", []step{accept, plan, unknown, seenDown, seenUp, answers, gone}, rental.Over, false, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o, _ := after(t, asked(), tt.steps...)
+			if i := o.Intents[0]; i.Outcome != tt.outcome || i.FailedBoot != tt.failedBoot || i.Called != tt.called {
+				t.Errorf("%s, failed boot %v, called %v; want %s, %v, %v", i.Outcome, i.FailedBoot, i.Called, tt.outcome, tt.failedBoot, tt.called)
 			}
 		})
 	}
@@ -281,6 +337,25 @@ func TestSettlements(t *testing.T) {
 				t.Error("the order does not know that its create is settled")
 			}
 		})
+	}
+}
+
+// TestCreateSettlesOnce: what ends after it was running has told its create, and an end does not tell it again.
+func TestCreateSettlesOnce(t *testing.T) {
+	t.Parallel()
+	running := []step{accept, plan, unknown, seenDown, seenUp, answers}
+	dear := step{minute, rental.Seen{Number: 1, Sighting: sight(101, true, func(s *rental.Sighting) { s.PerDay = dec("13") })}}
+	for name, end := range map[string][]step{
+		"gone": {gone}, "cancelled": {cancelled, gone}, "planned end": {{25 * time.Hour, rental.Tick{}}, {26 * time.Hour, gone.event}},
+		"price": {dear, {31 * minute, gone.event}}, "the next server": {dear, {2 * minute, gone.event}, {3 * minute, noOffer.event}},
+	} {
+		o, effects := after(t, asked(), append(running[:len(running):len(running)], end...)...)
+		if !o.State.Terminal() || o.CreateFailure != nil {
+			t.Errorf("%s: %s, the create failed by %+v", name, o.State, o.CreateFailure)
+		}
+		if _, again := settledBy(record(effects), o.Create.ID); again {
+			t.Errorf("%s: the create is told a second time", name)
+		}
 	}
 }
 

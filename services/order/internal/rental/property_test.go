@@ -35,6 +35,11 @@ func drawOrder(t *rapid.T) rental.Order {
 func drawEvent(t *rapid.T, o *rental.Order) rental.Event {
 	newest := len(o.Intents)
 	number := newest
+	if rapid.Bool().Draw(t, "goes on") {
+		if e := onward(t, o); e != nil {
+			return e
+		}
+	}
 	if rapid.IntRange(0, 3).Draw(t, "which") == 0 {
 		number = rapid.IntRange(0, newest+1).Draw(t, "number")
 	}
@@ -83,6 +88,30 @@ func drawEvent(t *rapid.T, o *rental.Order) rental.Event {
 	default:
 		return rental.Tick{ProbeProven: rapid.Bool().Draw(t, "proven")}
 	}
+}
+
+// onward is what brings an order nearer to running, and then to its end; nil when nothing does.
+func onward(t *rapid.T, o *rental.Order) rental.Event {
+	number := len(o.Intents)
+	switch {
+	case o.State == rental.New:
+		return rental.Asked{}
+	case o.WantsServer():
+		return rental.Planned{Intent: intent(int64(number+1), func(i *rental.Intent) {
+			i.Type = rapid.SampledFrom([]string{"on-demand", "spot"}).Draw(t, "type")
+		})}
+	case o.State == rental.Placing:
+		return rental.Called{Number: number, Reason: "code-0"}
+	case o.State == rental.Unconfirmed:
+		return rental.Seen{Number: number, Sighting: sight(101, false)}
+	case o.State == rental.Provisioning && !o.HeldIntent().Up:
+		return rental.Seen{Number: number, Sighting: sight(o.HeldIntent().RentalID, true)}
+	case o.State == rental.Provisioning:
+		return rental.Probed{Number: number, OK: true}
+	case o.State.Held():
+		return rental.Gone{Number: number}
+	}
+	return nil
 }
 
 // judge holds everything that one decision must keep.
