@@ -137,6 +137,7 @@ func TestReads(t *testing.T) {
 		// Held back.
 		{"no ports shown over a whole window: adopted", orders(open("a", 1)), every(rows(row(101, 1, noPorts)), 1, 90, 181), "a seen 101", "a seen 101"},
 		{"no ports shown, not a whole window", orders(open("a", 1)), every(rows(row(101, 1, noPorts)), 1, 90, 180), "held 101", ""},
+		{"no ports shown, first seen before the call was over", orders(open("a", 1)), every(rows(row(101, 1, noPorts)), -9, 90, 179), "held 101", ""},
 		{"no ports shown, first seen late", orders(open("a", 1)), every(rows(row(101, 1, noPorts)), 300), "held 101", ""},
 		{"no ports, then another's", orders(open("a", 1)), join(every(rows(row(101, 1, noPorts)), 1, 90), every(rows(foreign(101, 1)), 181)), "", "a seen 101"},
 		{"no ports, then another's, then a list without ports", orders(open("a", 1)), join(every(rows(row(101, 1, noPorts)), 1), every(rows(foreign(101, 1)), 90), every(rows(row(101, 1, noPorts)), 181)), "", "a seen 101"},
