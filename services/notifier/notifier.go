@@ -27,6 +27,7 @@ import (
 	"github.com/renthook/renthook/pkg/egress"
 	"github.com/renthook/renthook/pkg/seal"
 	"github.com/renthook/renthook/pkg/secret"
+	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/notifier/internal/catalog"
 	"github.com/renthook/renthook/services/notifier/internal/channel"
@@ -41,8 +42,8 @@ type Config struct {
 	Accounts []string
 	// Secrets by client: what its callbacks are signed with, the first of its webhook secrets.
 	Secrets map[string]secret.String
-	// Endpoints that hear of events; at most 500.
-	Endpoints []Endpoint
+	// Endpoints that hear of events; at most 500. No name begins with "cb-".
+	Endpoints []settings.Endpoint
 	// SSHInChannel lets messages to endpoints show the line to log in with; never a password.
 	SSHInChannel bool
 	// Schedule of a delivery: the first try, then the wait after each failure. Empty means ten tries over 76 hours.
@@ -53,18 +54,19 @@ type Config struct {
 	Version string
 }
 
-// Endpoint is a configured receiver.
-type Endpoint struct {
-	// Name is a token, distinct among endpoints, and does not begin with "cb-".
-	Name string
-	// Channel is "slack" or "discord".
-	Channel string
-	// URL of its webhook, which is its credential.
-	URL secret.String
-	// Events it wants, such as "running"; empty means placed, running, failed and cancelled.
-	Events []string
-	// Labels that an order must carry to be told here.
-	Labels map[string]string
+// FromSettings takes what concerns this service.
+func FromSettings(s settings.Settings, version string) Config {
+	cfg := Config{
+		Accounts: []string{s.Account.Name}, Secrets: map[string]secret.String{}, Endpoints: s.Notify.Endpoints,
+		SSHInChannel: s.Notify.SSHInChannel, Sizes: topology.DefaultSizes(), Version: version,
+	}
+	cfg.Sizes.Replicas = max(s.NATS.Replicas, 1)
+	for _, c := range s.Clients {
+		if len(c.Secrets) > 0 {
+			cfg.Secrets[c.Name] = c.Secrets[0]
+		}
+	}
+	return cfg
 }
 
 // Deps are the live things the notifier works with.
@@ -103,7 +105,7 @@ type Service struct {
 
 // route is an endpoint with what renders for it.
 type route struct {
-	Endpoint
+	settings.Endpoint
 	filter compose.Filter
 	render channel.Endpoint
 }

@@ -8,17 +8,22 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/bus/bustest"
+	"github.com/renthook/renthook/pkg/egress"
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/pkg/webhook/webhooktest"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
+	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/internal/topology"
 )
 
 func TestNew_RefusesAllAtOnce(t *testing.T) {
 	t.Parallel()
 	cfg := config(
-		Endpoint{Name: "cb-03", Channel: "slack"}, Endpoint{Name: "a.b", Channel: "slack"}, Endpoint{Name: "pager", Channel: "pager"},
+		settings.Endpoint{Name: "cb-03", Channel: "slack"}, settings.Endpoint{Name: "a.b", Channel: "slack"}, settings.Endpoint{Name: "pager", Channel: "pager"},
 	)
 	_, err := New(cfg, Deps{})
 	for _, want := range []string{`"cb-03"`, `"a.b"`, `unknown channel "pager"`} {
@@ -26,13 +31,69 @@ func TestNew_RefusesAllAtOnce(t *testing.T) {
 			t.Errorf("%v; want %s named", err, want)
 		}
 	}
-	if _, err := New(config(Endpoint{Name: "ops", Channel: "slack"}, Endpoint{Name: "ops", Channel: "discord"}), Deps{}); err == nil {
+	if _, err := New(config(settings.Endpoint{Name: "ops", Channel: "slack"}, settings.Endpoint{Name: "ops", Channel: "discord"}), Deps{}); err == nil {
 		t.Error("two endpoints of one name: accepted")
 	}
 	cfg = config()
 	cfg.Schedule = []time.Duration{0, 300 * time.Hour}
 	if _, err := New(cfg, Deps{}); err == nil {
 		t.Error("a schedule longer than deliveries are kept: accepted")
+	}
+}
+
+func TestFromSettings(t *testing.T) {
+	t.Parallel()
+	s := settings.Defaults()
+	s.Clients = []settings.Client{
+		{Name: client, Secrets: []secret.String{secret.New("first"), secret.New("second")}}, {Name: "tokens-only"},
+	}
+	s.Notify = settings.Notify{SSHInChannel: true, Endpoints: []settings.Endpoint{{Name: "ops", Channel: "slack"}}}
+	cfg := FromSettings(s, "1.2.3")
+	if len(cfg.Accounts) != 1 || cfg.Accounts[0] != "main" || cfg.Version != "1.2.3" || !cfg.SSHInChannel || len(cfg.Endpoints) != 1 {
+		t.Errorf("%+v", cfg)
+	}
+	if len(cfg.Secrets) != 1 || cfg.Secrets[client].Reveal() != "first" {
+		t.Errorf("%d secrets; callbacks are signed with the first of a client", len(cfg.Secrets))
+	}
+}
+
+func TestCallback_NotToWhereTheGuardForbids(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	hook := webhooktest.Start(t, key)
+	r.start(config(), egress.Config{})
+	all := r.settled(r.publish(event(t, "create-success", hook.URL("/inside"))) + "-op_order-create_k1")
+	equal(t, "attempts", outcomes(all), []string{"1 refused"})
+	r.idle()
+	if n := len(hook.Requests()); n != 0 {
+		t.Errorf("%d POSTs to this machine", n)
+	}
+}
+
+func TestRecord_TooOldCausesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := r.start(config(), guard())
+	body, err := protojson.Marshal(event(t, "create-success", "http://127.0.0.1:1/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := bus.Msg{
+		Stream: topology.Orders(account), Sequence: 7, Subject: topology.OrderEvent(account, client, "ord_1", "running"), Data: body,
+		Time: time.Now().Add(-retention - time.Minute),
+	}
+	if err := s.record(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+	if n := len(r.messages(topology.Deliveries)); n != 0 {
+		t.Errorf("%d deliveries of a record that may have been told before", n)
+	}
+	m.Time = time.Now()
+	if err := s.record(t.Context(), m); err != nil {
+		t.Error(err)
+	}
+	if n := len(r.messages(topology.Deliveries)); n != 1 {
+		t.Errorf("%d deliveries of the same record when it is new, want 1", n)
 	}
 }
 
@@ -179,8 +240,23 @@ func TestRecord_WhatCannotBeReadIsBuriedAndTheRestGoesOn(t *testing.T) {
 	r.publishRaw(topology.OrderEvent(account, "-", "-", "holder"), []byte(`{"writer":"a"}`))
 	r.publishRaw(topology.OrderEvent(account, client, "ord_1", "running"), []byte(`{"revision":{}}`))
 	r.settled(r.publish(event(t, "create-success", hook.URL(""))) + "-op_order-create_k1")
+	r.idle()
 	dead := r.messages(topology.DeadLetters)
 	if len(dead) != 1 || dead[0].Subject != topology.DeadLetter(topology.Orders(account), topology.NotifierConsumer(account)) {
+		t.Errorf("dead letters: %v", dead)
+	}
+}
+
+func TestDelivery_WhatCannotBeReadIsBuriedAndTheRestGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	hook := webhooktest.Start(t)
+	r.start(config(endpoint(hook, "ops", "slack")), guard())
+	r.publishRaw(topology.Delivery("ops", "x-1"), []byte(`{"id":7}`))
+	equal(t, "attempts", outcomes(r.settled(r.publish(step(t, 1, "placed", orderv1.Order_PROVISIONING)))), []string{"1 delivered"})
+	r.idle()
+	dead := r.messages(topology.DeadLetters)
+	if len(dead) != 1 || dead[0].Subject != topology.DeadLetter(topology.Deliveries, "deliver-ops") {
 		t.Errorf("dead letters: %v", dead)
 	}
 }
@@ -188,8 +264,11 @@ func TestRecord_WhatCannotBeReadIsBuriedAndTheRestGoesOn(t *testing.T) {
 // canary is the part of an endpoint's URL that must not be seen.
 const canary = "T000-canary-B000"
 
-func endpoint(hook *webhooktest.Receiver, name, channel string) Endpoint {
-	return Endpoint{Name: name, Channel: channel, URL: secret.New(hook.URL("/" + channel + "/" + canary))}
+func endpoint(hook *webhooktest.Receiver, name, channel string) settings.Endpoint {
+	return settings.Endpoint{
+		Name: name, Channel: channel, URL: secret.New(hook.URL("/" + channel + "/" + canary)),
+		Events: []string{"placed", "running", "failed", "cancelled"},
+	}
 }
 
 // step is an event of an order's life that settles nothing.

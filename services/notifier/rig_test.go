@@ -24,6 +24,7 @@ import (
 	"github.com/renthook/renthook/pkg/secret"
 	deliveryv1 "github.com/renthook/renthook/proto/gen/renthook/delivery/v1"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
+	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/internal/topology"
 )
 
@@ -83,7 +84,7 @@ func (l *logbook) String() string {
 	return l.buf.String()
 }
 
-func config(endpoints ...Endpoint) Config {
+func config(endpoints ...settings.Endpoint) Config {
 	return Config{
 		Accounts: []string{account}, Secrets: map[string]secret.String{client: secret.New(key)},
 		Endpoints: endpoints, Schedule: fast, Sizes: sizes(), Version: "1.2.3",

@@ -137,27 +137,23 @@ func current(o *orderv1.Order) *orderv1.Attempt {
 
 // Filter says which events an endpoint wants.
 type Filter struct {
-	// Events by type, with or without "order."; empty means DefaultEvents.
+	// Events without "order."; "*" is all.
 	Events []string
 	// Labels the order must carry, each with this value.
 	Labels map[string]string
 }
 
-// DefaultEvents are what a channel hears of unless it asks for others.
-var DefaultEvents = []string{"placed", "running", "failed", "cancelled"}
-
-// Matches says whether the event goes to an endpoint with this filter.
+// Matches says whether the event goes to an endpoint with this filter. Endpoints hear of orders: what is about none
+// is told to whoever asked.
 func (f Filter) Matches(ev *orderv1.OrderEvent) bool {
-	events := f.Events
-	if len(events) == 0 {
-		events = DefaultEvents
-	}
 	name := strings.TrimPrefix(ev.GetType(), "order.")
-	if !slices.ContainsFunc(events, func(e string) bool { return strings.TrimPrefix(e, "order.") == name }) {
+	switch {
+	case ev.GetOrder() == nil:
 		return false
-	}
-	// A cancel of an order that had ended before is settled by an event of this name, and nothing happened.
-	if name == "cancelled" && ev.GetOrder().GetState() != orderv1.Order_CANCELLED {
+	case !slices.Contains(f.Events, name) && !slices.Contains(f.Events, "*"):
+		return false
+	case name == "cancelled" && ev.GetOrder().GetState() != orderv1.Order_CANCELLED:
+		// A cancel of an order that had ended before is settled by an event of this name, and nothing happened.
 		return false
 	}
 	for k, v := range f.Labels {

@@ -262,22 +262,23 @@ func TestFilter(t *testing.T) {
 		}}
 	}
 	running := event("order.running", orderv1.Order_RUNNING)
+	chat := []string{"placed", "running", "failed", "cancelled"}
 	for _, c := range []struct {
 		name   string
 		filter Filter
 		ev     *orderv1.OrderEvent
 		want   bool
 	}{
-		{"default takes running", Filter{}, running, true},
-		{"default leaves unconfirmed", Filter{}, event("order.unconfirmed", orderv1.Order_UNCONFIRMED), false},
-		{"named", Filter{Events: []string{"running"}}, running, true},
-		{"named with its noun", Filter{Events: []string{"order.running"}}, running, true},
-		{"others", Filter{Events: []string{"failed", "ended"}}, running, false},
-		{"label", Filter{Labels: map[string]string{"team": "ml"}}, running, true},
-		{"labels, all of them", Filter{Labels: map[string]string{"team": "ml", "run": "8"}}, running, false},
-		{"label that is not there", Filter{Labels: map[string]string{"owner": ""}}, running, false},
-		{"cancelled", Filter{}, event("order.cancelled", orderv1.Order_CANCELLED), true},
-		{"cancel of what had ended", Filter{}, event("order.cancelled", orderv1.Order_ENDED), false},
+		{"named", Filter{Events: chat}, running, true},
+		{"not named", Filter{Events: chat}, event("order.unconfirmed", orderv1.Order_UNCONFIRMED), false},
+		{"nothing named", Filter{}, running, false},
+		{"all", Filter{Events: []string{"*"}}, running, true},
+		{"about no order", Filter{Events: []string{"*"}}, &orderv1.OrderEvent{Type: "order.reported"}, false},
+		{"label", Filter{Events: chat, Labels: map[string]string{"team": "ml"}}, running, true},
+		{"labels, all of them", Filter{Events: chat, Labels: map[string]string{"team": "ml", "run": "8"}}, running, false},
+		{"label that is not there", Filter{Events: chat, Labels: map[string]string{"owner": ""}}, running, false},
+		{"cancelled", Filter{Events: chat}, event("order.cancelled", orderv1.Order_CANCELLED), true},
+		{"cancel of what had ended", Filter{Events: chat}, event("order.cancelled", orderv1.Order_ENDED), false},
 	} {
 		if got := c.filter.Matches(c.ev); got != c.want {
 			t.Errorf("%s: %v", c.name, got)

@@ -43,8 +43,12 @@ const (
 const (
 	// window is how many deliveries of one consumer may be in the air or in back-off.
 	window = 256
-	// ackWait is the broker's patience with a worker that says nothing: above the longest POST and its record.
-	ackWait = 30 * time.Second
+	// ackWait is the broker's patience with a worker that says nothing. A worker that lives says that it goes on.
+	ackWait = 15 * time.Second
+	// mostWait is how long a delivery is put off at a time, so that each is looked at several times a day.
+	mostWait = 6 * time.Hour
+	// stopGrace is how long a POST in the air may go on when the process stops.
+	stopGrace = 3 * time.Second
 	// sharedWorkers work a lane that several receivers share, so that some are left when a few hang.
 	sharedWorkers = 8
 	// recordTimeout bounds writing an attempt down, also while the process stops.
@@ -55,6 +59,9 @@ const (
 
 // retention is how long DELIVERIES keeps a message; what is older is neither tried nor remembered.
 var retention = topology.DeliveriesStream(topology.Sizes{}).MaxAge
+
+// patience is the age at which a delivery that waits is given up on record, while the stream still has it.
+var patience = retention - 2*mostWait
 
 // Config of the deliveries.
 type Config struct {
@@ -159,27 +166,46 @@ func (w *worker) handle(ctx context.Context, m bus.Msg) error {
 	case done:
 		return nil
 	case wait:
-		return bus.After(t.after)
+		if now.Sub(m.Time) > patience {
+			r := channel.Result{Verdict: channel.Failed, Reason: "given up: what it has to wait for was not over in time"}
+			return w.settle(ctx, d, w.outcome(m, d, t.number, r, now, now))
+		}
+		return bus.After(min(t.after, mostWait))
 	case record:
 		return w.settle(ctx, d, t.made)
 	}
 	defer w.lane.leave(d.GetId())
 	result := channel.Result{Verdict: channel.Refused, Reason: "the endpoint is disabled: it said that it is gone"}
 	if t.verdict == attempt {
-		result = w.target.Sender.Send(ctx, d, now)
-		if ctx.Err() != nil && result.Verdict != channel.Delivered {
+		post, cancel := linger(ctx)
+		result = w.target.Sender.Send(post, d, now)
+		cancel()
+		if ctx.Err() != nil && result.Status == 0 {
 			return context.Cause(ctx) // cut off: nothing is known, nothing is counted
 		}
 	}
 	ended := time.Now()
-	a := w.outcome(d, t.number, result, now, ended)
+	a := w.outcome(m, d, t.number, result, now, ended)
 	w.lane.sent(d, a, result, ended)
 	w.tell(d, a, result)
 	return w.settle(ctx, d, a)
 }
 
+// linger is ctx with stopGrace added to its end.
+func linger(ctx context.Context) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		sleep(work, stopGrace)
+		cancel()
+	})
+	return work, func() {
+		stop()
+		cancel()
+	}
+}
+
 // outcome is the attempt as it is recorded.
-func (w *worker) outcome(d *deliveryv1.Delivery, number int, r channel.Result, began, ended time.Time) *deliveryv1.Attempt {
+func (w *worker) outcome(m bus.Msg, d *deliveryv1.Delivery, number int, r channel.Result, began, ended time.Time) *deliveryv1.Attempt {
 	a := &deliveryv1.Attempt{
 		DeliveryId: d.GetId(), Endpoint: d.GetEndpoint(), Number: int32(number), Status: int32(r.Status), Error: r.Reason,
 		Time: timestamppb.New(began), DurationMs: ended.Sub(began).Milliseconds(), OrderId: d.GetOrderId(), EventType: d.GetEventType(),
@@ -193,11 +219,12 @@ func (w *worker) outcome(d *deliveryv1.Delivery, number int, r channel.Result, b
 		a.Outcome = Failed
 	case channel.Retry:
 		step, more := next(w.cfg.Schedule, number)
-		if !more {
-			a.Outcome, a.Error = Failed, r.Reason+"; given up after "+strconv.Itoa(number)+" tries"
+		due := ended.Add(max(step, r.RetryAfter))
+		if !more || due.Sub(m.Time) > patience {
+			a.Outcome, a.Error = Failed, r.Reason+"; given up after try "+strconv.Itoa(number)
 			break
 		}
-		a.Outcome, a.NextTime = Retrying, timestamppb.New(ended.Add(max(step, r.RetryAfter)))
+		a.Outcome, a.NextTime = Retrying, timestamppb.New(due)
 	}
 	return a
 }
@@ -210,7 +237,7 @@ func (w *worker) settle(ctx context.Context, d *deliveryv1.Delivery, a *delivery
 	}
 	w.lane.apply(a, time.Now())
 	if a.GetOutcome() == Retrying {
-		return bus.After(time.Until(a.GetNextTime().AsTime()))
+		return bus.After(min(time.Until(a.GetNextTime().AsTime()), mostWait))
 	}
 	return nil
 }
@@ -223,7 +250,14 @@ func (w *worker) record(ctx context.Context, d *deliveryv1.Delivery, a *delivery
 	// A stop must not undo what has happened.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	msg := &nats.Msg{Subject: topology.DeliveryEvent(d.GetClient(), d.GetEndpoint(), a.GetOutcome()), Data: body}
+	msg := &nats.Msg{Subject: topology.DeliveryEvent(d.GetClient(), d.GetEndpoint(), a.GetOutcome()), Data: body, Header: nats.Header{}}
+	msg.Header.Set("Content-Type", "application/json")
+	msg.Header.Set("ce-specversion", "1.0")
+	msg.Header.Set("ce-id", a.GetDeliveryId()+"-"+strconv.Itoa(int(a.GetNumber())))
+	msg.Header.Set("ce-source", "/renthook/delivery/"+d.GetEndpoint())
+	msg.Header.Set("ce-type", "delivery."+a.GetOutcome())
+	msg.Header.Set("ce-subject", a.GetDeliveryId())
+	msg.Header.Set("ce-time", a.GetTime().AsTime().Format(time.RFC3339Nano))
 	_, err = w.bus.Publish(ctx, msg)
 	if errors.Is(err, bus.ErrUnknown) {
 		// Twice the same attempt is harmless: readers go by its number.

@@ -110,7 +110,7 @@ const (
 
 type turn struct {
 	verdict verdict
-	// number of the attempt to make, 1, 2, 3, …
+	// number of the attempt to make, 1, 2, 3, …; with wait, of the attempts made.
 	number int
 	// after is how long to wait.
 	after time.Duration
@@ -131,14 +131,14 @@ func (l *lane) enter(d *deliveryv1.Delivery, now time.Time) turn {
 	case e.made != nil:
 		return turn{verdict: record, made: e.made}
 	case e.busy:
-		return turn{verdict: wait, after: pause}
+		return turn{verdict: wait, number: e.attempts, after: pause}
 	case l.gone[e.receiver.address]:
 		e.busy = true
 		return turn{verdict: refuse, number: e.attempts + 1}
 	}
 	if until := l.heldUntil(e, now); until.After(now) {
 		e.due = until
-		return turn{verdict: wait, after: until.Sub(now)}
+		return turn{verdict: wait, number: e.attempts, after: until.Sub(now)}
 	}
 	e.busy = true
 	if _, silent := l.mute[e.receiver.host]; silent {

@@ -30,8 +30,8 @@ func checkSchedule(steps []time.Duration) error {
 		}
 		total += s + time.Duration(float64(s)*jitter)
 	}
-	if total > retention {
-		return fmt.Errorf("delivery schedule: %s in all, but deliveries are kept for %s", total, retention)
+	if total > patience {
+		return fmt.Errorf("delivery schedule: %s in all, but a delivery is given up after %s", total, patience)
 	}
 	return nil
 }
