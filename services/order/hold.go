@@ -59,7 +59,7 @@ func (s *Service) contend(ctx context.Context) {
 		s.log.ErrorContext(ctx, "the lease cannot be contended for", "error", err.Error())
 		return
 	}
-	go s.watchReady(ctx)
+	s.work.Go(func() { s.watchReady(ctx) })
 	for ctx.Err() == nil {
 		err := l.Run(ctx, s.hold)
 		if ctx.Err() != nil {
@@ -231,15 +231,16 @@ func (s *Service) sweepClient(ctx context.Context, h *engine.Holder, client stri
 // serveSlots answers the poller: the account's calls are paced in one place.
 func (s *Service) serveSlots(ctx context.Context, h *engine.Holder) (*nats.Subscription, error) {
 	return s.deps.Bus.NATS().Subscribe(topology.Slot, func(m *nats.Msg) {
-		go func() {
-			wait, err := h.Slot(ctx)
-			if err != nil {
-				return
-			}
-			answer, _ := json.Marshal(map[string]any{"granted": wait == 0, "retry_after_ms": wait.Milliseconds()})
-			if err := m.Respond(answer); err != nil {
-				s.log.WarnContext(ctx, "a slot could not be granted", "error", err.Error())
-			}
-		}()
+		wait, err := h.Slot(ctx)
+		if err != nil {
+			return
+		}
+		answer, err := json.Marshal(map[string]any{"granted": wait == 0, "retry_after_ms": wait.Milliseconds()})
+		if err == nil {
+			err = m.Respond(answer)
+		}
+		if err != nil {
+			s.log.WarnContext(ctx, "a slot could not be granted", "error", err.Error())
+		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -50,6 +51,8 @@ type rig struct {
 	service  *order.Service
 	orders   orderv1.OrderServiceClient
 	log      *slog.Logger
+	// dial reaches ssh ports; nil is the network.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // quick are settings under which a whole life takes seconds; every window keeps its place among the others.
@@ -114,7 +117,7 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	r.service, err = order.New(order.Config{Settings: r.settings}, order.Deps{
-		Log: r.log, Bus: r.bus, Box: box, Auth: clients.Authenticate, Market: clore.NewAccount(cloreapi.New(r.api())), Books: r.books,
+		Log: r.log, Bus: r.bus, Box: box, Auth: clients.Authenticate, Market: clore.NewAccount(cloreapi.New(r.api())), Books: r.books, Dial: r.dial,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -29,8 +29,9 @@ const (
 	bootPoll = 5 * time.Second
 	// walletPoll is how often balances are read.
 	walletPoll = 5 * time.Minute
-	// readAgain is how long after a read that failed the next is due.
-	readAgain = 3 * time.Second
+	// readAgain is how long after a read that failed the next is due; it doubles up to readAtMost.
+	readAgain  = 3 * time.Second
+	readAtMost = 30 * time.Second
 	// slotLength is how long a granted call of another process is taken to last.
 	slotLength = time.Second
 	// probeAgain and probeTimeout are of the ssh port.
@@ -50,7 +51,6 @@ type result struct {
 	rentals  *market.Rentals
 	wallets  []market.Wallet
 	err      error
-	slot     bool
 }
 
 type probeResult struct {
@@ -102,10 +102,6 @@ func (h *Holder) demand(now time.Time) pace.Demand {
 			d.Resolve = sooner(d.Resolve, h.list.rentals.Began.Add(readAgain))
 		}
 	}
-	d.Watch = sooner(d.Watch, h.walletsAt)
-	if len(h.granted) > 0 {
-		d.Watch = sooner(d.Watch, now)
-	}
 	if h.next(now) != nil {
 		if h.list.rentals.Began.IsZero() || !h.list.rentals.Began.After(h.lastAdoption) {
 			// The baseline of an intent wants a list begun after the last adoption.
@@ -114,6 +110,13 @@ func (h *Holder) demand(now time.Time) pace.Demand {
 			d.Create = now
 		}
 	}
+	if !d.Resolve.IsZero() && d.Resolve.Before(h.readFrom) {
+		d.Resolve = h.readFrom
+	}
+	if d.Watch.Before(h.readFrom) {
+		d.Watch = h.readFrom
+	}
+	d.Watch = sooner(d.Watch, h.walletsAt)
 	return d
 }
 
@@ -154,19 +157,7 @@ func (h *Holder) callRead(ctx context.Context) {
 
 func (h *Holder) callWatch(ctx context.Context, now time.Time) {
 	switch {
-	case len(h.granted) > 0:
-		for _, g := range h.granted {
-			g <- 0
-		}
-		h.granted = nil
-		h.start(pace.Watch, func() result {
-			select {
-			case <-time.After(slotLength):
-			case <-ctx.Done():
-			}
-			return result{slot: true}
-		})
-	case !now.Before(h.sweepAt):
+	case !now.Before(h.sweepAt) && !now.Before(h.readFrom):
 		h.callRead(ctx)
 	default:
 		h.walletsAt = now.Add(walletPoll)
@@ -255,13 +246,15 @@ func (h *Holder) answered(ctx context.Context, r result) error {
 			h.balances[w.Currency] = w.Balance
 		}
 		return nil
-	case r.slot:
-		return nil
 	}
 	if r.err != nil {
-		// A read that failed proves nothing; it is tried again.
-		h.deps.Log.WarnContext(ctx, "a read of the market failed", "call", r.kind.String(), "error", r.err.Error())
-		h.ladder.sooner(now.Add(readAgain))
+		// A read that failed proves nothing; it is tried again, whatever wanted it.
+		// Several tries must fit into a confirm window, however short it is set.
+		first := min(readAgain, h.config.Prove.Window/8)
+		h.readFrom = now.Add(min(first<<min(h.readsFailed, 4), readAtMost))
+		h.readsFailed++
+		h.deps.Log.WarnContext(ctx, "a read of the market failed", "call", r.kind.String(), "error", r.err.Error(), "failed", h.readsFailed)
+		h.ladder.sooner(h.readFrom)
 	}
 	return nil
 }
@@ -286,7 +279,7 @@ func (h *Holder) createAnswered(ctx context.Context, r result, now time.Time) er
 
 // read takes one readable list: what it proves is decided, and what nothing wants is cancelled.
 func (h *Holder) read(ctx context.Context, r market.Rentals) error {
-	h.sweepAt = r.Began.Add(h.config.SweepInterval)
+	h.sweepAt, h.readsFailed, h.readFrom = r.Began.Add(h.config.SweepInterval), 0, time.Time{}
 	res := h.prover.Read(r, h.deps.World.Orders())
 	h.list = list{rentals: r, good: res.Good, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects)}
 	for _, c := range res.Conclusions {
@@ -344,10 +337,16 @@ func (h *Holder) wantedGone(ctx context.Context, res prove.Result) {
 // probe asks the ssh port of a rental for its banner.
 func (h *Holder) probe(ctx context.Context, orderID string, p rental.Probe) {
 	now := time.Now()
-	if due, ok := h.probing[orderID]; ok && now.Before(due) || len(h.probing) >= mostProbes && !ok {
+	out := 0
+	for _, other := range h.probing {
+		if other.out {
+			out++
+		}
+	}
+	if last := h.probing[orderID]; last != nil && (last.out || now.Before(last.due)) || out >= mostProbes {
 		return
 	}
-	h.probing[orderID] = now.Add(time.Hour) // until it is answered
+	h.probing[orderID] = &probing{out: true}
 	h.work.Go(func() {
 		err := h.banner(ctx, net.JoinHostPort(p.Host, strconv.Itoa(p.Port)))
 		if err != nil {
@@ -380,11 +379,8 @@ func (h *Holder) banner(ctx context.Context, address string) error {
 }
 
 func (h *Holder) probeAnswered(ctx context.Context, p probeResult) error {
-	h.probing[p.orderID] = time.Now().Add(probeAgain)
+	h.probing[p.orderID] = &probing{due: time.Now().Add(probeAgain)}
 	o := h.deps.World.Order(p.orderID)
-	if o == nil || o.State != rental.Provisioning || p.ok {
-		delete(h.probing, p.orderID)
-	}
 	if o == nil {
 		return nil
 	}

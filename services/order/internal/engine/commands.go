@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/govalues/decimal"
 
 	"github.com/renthook/renthook/pkg/fault"
+	"github.com/renthook/renthook/pkg/journal"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/ask"
 	"github.com/renthook/renthook/services/internal/gpu"
@@ -56,14 +58,21 @@ func (h *Holder) command(ctx context.Context, c Command) (err error) {
 	}
 	switch m := msg.(type) {
 	case *orderv1.CreateOrder:
-		return h.create(ctx, c, name, m)
+		err = h.create(ctx, c, name, m)
 	case *orderv1.CancelOrder:
-		return h.cancel(ctx, c, name, m)
+		err = h.cancel(ctx, c, name, m)
 	case *orderv1.ReportOrders:
-		return h.report(ctx, c, name, m)
+		err = h.report(ctx, c, name, m)
 	default:
-		return h.refuse(ctx, c, name, fault.New(fault.Invalid, "UNSUPPORTED", "%s.%s is not supported by this version", name.Noun, name.Verb))
+		err = fault.New(fault.Invalid, "UNSUPPORTED", "%s.%s is not supported by this version", name.Noun, name.Verb)
 	}
+	if f, ok := fault.From(err); ok {
+		return h.refuse(ctx, c, name, f)
+	}
+	if errors.Is(err, journal.ErrTooLarge) {
+		return h.refuse(ctx, c, name, fault.New(fault.Invalid, "INVALID_ARGUMENT", "the command is too large to be recorded; nothing was rented"))
+	}
+	return err
 }
 
 // refuse records a command that cannot be carried out at all, so that its operation has an answer.

@@ -56,11 +56,19 @@ type Holder struct {
 	// foreign are rentals that are no order's and were asked to be ended; lacking counts good reads without them.
 	foreign map[int64]bool
 	lacking map[int64]int
-	probing map[string]time.Time
+	probing map[string]*probing
+	// readFrom bars reads for a while after some that failed: a market that is away is not called at every gap.
+	readFrom    time.Time
+	readsFailed int
 	// evaluated is what the newest poll has for an order.
 	evaluated map[string]evaluation
-	granted   []chan time.Duration
 	tickAt    time.Time
+}
+
+// probing says when the ssh port of an order's rental may be asked again.
+type probing struct {
+	out bool
+	due time.Time
 }
 
 // evaluation says whether a poll had a candidate for an order.
@@ -99,7 +107,7 @@ func NewHolder(c Config, d Deps, log Appender, waitCreates bool) *Holder {
 		config: c, deps: d, log: log, pacer: pace.New(c.Pace, now), prover: prove.New(c.Prove),
 		commands: make(chan request), slots: make(chan chan time.Duration), results: make(chan result), probes: make(chan probeResult),
 		cancels: map[int64]*attempts{}, foreign: map[int64]bool{}, lacking: map[int64]int{},
-		probing: map[string]time.Time{}, evaluated: map[string]evaluation{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
+		probing: map[string]*probing{}, evaluated: map[string]evaluation{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
 	}
 	if waitCreates {
 		h.createsFrom = now.Add(c.Quiesce())
@@ -213,7 +221,7 @@ func (h *Holder) loop(ctx context.Context) error {
 				return err
 			}
 		case s := <-h.slots:
-			h.askSlot(s)
+			s <- h.slot(ctx, time.Now())
 		case <-h.deps.Books.Changed():
 		case <-timer.C:
 		}
@@ -246,6 +254,11 @@ func (h *Holder) step(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
+	for id, p := range h.probing {
+		if o := h.deps.World.Order(id); !p.out && (o == nil || o.State != rental.Provisioning) {
+			delete(h.probing, id)
+		}
+	}
 	if err := h.errands(ctx, now, false); err != nil {
 		return err
 	}
@@ -275,13 +288,28 @@ func (h *Holder) abort(orderID string) {
 	}
 }
 
-func (h *Holder) askSlot(reply chan time.Duration) {
-	// One asker at a time is kept waiting for the pacer; a second is sent away.
-	if len(h.granted) > 0 {
-		reply <- h.config.Pace.CallGap
-		return
+// slot answers another process that wants to call the market once: at once if nothing of ours is due, else when to ask
+// again. A granted slot is taken to last slotLength.
+func (h *Holder) slot(ctx context.Context, now time.Time) time.Duration {
+	if h.busy != pace.None {
+		return h.config.Pace.CallGap / 2
 	}
-	h.granted = append(h.granted, reply)
+	demand := h.demand(now)
+	demand.Watch = now
+	kind, wake := h.pacer.Next(now, demand)
+	if kind != pace.Watch {
+		return max(wake.Sub(now), h.config.Pace.CallGap/4)
+	}
+	h.start(pace.Watch, func() result {
+		t := time.NewTimer(slotLength)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		return result{}
+	})
+	return 0
 }
 
 // ladder is when to read while something is unconfirmed: soon, then further apart.
