@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -34,13 +35,17 @@ func (s *Sim) serve(w http.ResponseWriter, r *http.Request) {
 	s.world.advance(now)
 	c := s.world.arrive(now, endpoint, key, requestOf(r, body))
 	log := s.logger.With("n", c.N, "endpoint", endpoint, "key", key)
-	log.Info("call came in")
+	level := slog.LevelInfo
+	if r.Method == http.MethodGet {
+		level = slog.LevelDebug // reads come every few seconds, for ever
+	}
+	log.Log(r.Context(), level, "call came in")
 	out := s.decide(c, now, r, body)
 	applied := c.Applied
 	if out.delay > 0 {
 		s.commit()
 		s.mu.Unlock()
-		log.Info("call waits", "applied", applied, "delay_ms", out.delay.Milliseconds())
+		log.Log(r.Context(), level, "call waits", "applied", applied, "delay_ms", out.delay.Milliseconds())
 		s.wait(r, out.delay)
 		s.mu.Lock()
 	}
@@ -50,7 +55,7 @@ func (s *Sim) serve(w http.ResponseWriter, r *http.Request) {
 	broken := s.broken
 	s.mu.Unlock()
 
-	log.Info("call answered", "status", out.status, "code", out.code, "error", out.err, "applied", applied, "dropped", out.drop)
+	log.Log(r.Context(), level, "call answered", "status", out.status, "code", out.code, "error", out.err, "applied", applied, "dropped", out.drop)
 	switch {
 	case out.drop, broken != nil:
 		panic(http.ErrAbortHandler) // closes the connection without an answer

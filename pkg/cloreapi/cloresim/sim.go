@@ -49,7 +49,7 @@ type Config struct {
 	// OrderLimit is how many live orders an account may have; 100 when zero.
 	OrderLimit int
 	Switches   Switches
-	// Logger gets a line as each call comes in, takes effect and is answered. Nil: none.
+	// Logger gets a line as each call comes in, takes effect and is answered; reads at debug level. Nil: none.
 	Logger *slog.Logger
 }
 

@@ -37,7 +37,7 @@ func main() {
 	cli := kong.Parse(&f, kong.Name("marketsim"), kong.Description("A simulator of the Clore.ai market."))
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	cli.FatalIfErrorf(run(ctx, &f, slog.New(slog.NewJSONHandler(os.Stderr, nil))))
+	cli.FatalIfErrorf(run(ctx, &f, slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 }
 
 func run(ctx context.Context, f *flags, logger *slog.Logger) error {
