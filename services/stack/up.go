@@ -1,7 +1,7 @@
-// Package stack starts renthook's services: all of them in one process with a broker and the simulator inside, or one
-// alone. It guarantees that both ways run the same code over the same subjects, that what was generated at the first
-// start is kept, and that stopping undoes in reverse what starting did. It refuses a data directory that belongs to
-// another market, and one in use. It stands above the services and below the commands, and decides nothing.
+// Package stack starts all of renthook's services in one process, with a broker and the simulator inside. It guarantees
+// that what was generated at the first start is kept, and that stopping undoes in reverse what starting did. It refuses
+// a data directory that belongs to another market, and one in use. It stands above the services and below the commands,
+// and decides nothing.
 package stack
 
 import (
@@ -23,6 +23,7 @@ import (
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/pkg/telemetry"
 	"github.com/renthook/renthook/services/internal/settings"
+	"github.com/renthook/renthook/services/stack/wire"
 )
 
 // UpConfig is everything in one process.
@@ -76,7 +77,7 @@ type Stack struct {
 func Up(ctx context.Context, c UpConfig) (*Stack, error) {
 	s := &Stack{}
 	if err := s.up(ctx, c); err != nil {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), wire.StopTimeout)
 		defer cancel()
 		return nil, errors.Join(err, s.Stop(end))
 	}
@@ -117,27 +118,27 @@ func (s *Stack) up(ctx context.Context, c UpConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	admin, err := serveAdmin(st.Telemetry.Address, s.telemetry.Handler())
+	admin, err := wire.ServeAdmin(st.Telemetry.Address, s.telemetry.Handler())
 	if err != nil {
 		return err
 	}
-	s.closers.Push("admin", func(context.Context) error { admin.close(); return nil })
-	s.Addresses.Admin = admin.addr()
+	s.closers.Push("admin", func(context.Context) error { admin.Close(); return nil })
+	s.Addresses.Admin = admin.Addr()
 
 	// Order is first to be stopped last but the broker: a command in hand is recorded before it goes.
-	var started []Service
-	for _, name := range []string{Order, Pricewatch, Notifier, Ingress} {
+	var started []wire.Service
+	for _, name := range []string{wire.Order, wire.Pricewatch, wire.Notifier, wire.Ingress} {
 		service, err := s.start(ctx, name, st, c.Version, passwords[name])
 		if err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}
 		started = append(started, service)
 		switch name {
-		case Order:
+		case wire.Order:
 			s.Addresses.GRPC, st.Order.GRPCAddress = service.Addr(), service.Addr()
-		case Pricewatch:
+		case wire.Pricewatch:
 			s.Addresses.Pricewatch = service.Addr()
-		case Ingress:
+		case wire.Ingress:
 			s.Addresses.HTTP = service.Addr()
 		}
 	}
@@ -214,7 +215,7 @@ func (s *Stack) broker(st *settings.Settings) (map[string]secret.String, error) 
 		return nil, fmt.Errorf("nats.address: %w", err)
 	}
 	var users []embed.User
-	for _, name := range []string{Ingress, Order, Pricewatch, Notifier} {
+	for _, name := range []string{wire.Ingress, wire.Order, wire.Pricewatch, wire.Notifier} {
 		if passwords[name], err = s.installation.secret("nats-"+name, "rhn_"); err != nil {
 			return nil, err
 		}
@@ -239,13 +240,13 @@ func (s *Stack) broker(st *settings.Settings) (map[string]secret.String, error) 
 }
 
 // start runs one service with a connection of its own.
-func (s *Stack) start(ctx context.Context, name string, st settings.Settings, version string, password secret.String) (Service, error) {
-	k, err := open(ctx, name, st, version, name, password, s.telemetry)
+func (s *Stack) start(ctx context.Context, name string, st settings.Settings, version string, password secret.String) (wire.Service, error) {
+	k, err := wire.Open(ctx, name, st, version, name, password, s.telemetry)
 	if err != nil {
 		return nil, err
 	}
-	s.closers.Push(name+"'s connections", k.closers.Stop)
-	service, err := k.make(ctx, name)
+	s.closers.Push(name+"'s connections", k.Close)
+	service, err := k.Make(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -254,7 +255,7 @@ func (s *Stack) start(ctx context.Context, name string, st settings.Settings, ve
 	return service, service.Start(ctx)
 }
 
-func untilReady(ctx context.Context, service Service) error {
+func untilReady(ctx context.Context, service wire.Service) error {
 	deadline := time.Now().Add(readyTimeout)
 	for {
 		err := service.Ready()

@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/renthook/renthook/services/cmd/internal/cli"
+	"github.com/renthook/renthook/services/cmd/internal/commands"
 )
 
 func main() { os.Exit(run()) }
@@ -19,8 +20,8 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var c cli.Renthook
-	parser, err := kong.New(&c, kong.Name("renthook"), kong.Description(cli.Description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	var c commands.Renthook
+	parser, err := kong.New(&c, kong.Name("renthook"), kong.Description(commands.Description), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "renthook:", err)
 		return cli.ExitFailure

@@ -9,7 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/renthook/renthook/services/stack"
+	"github.com/renthook/renthook/services/stack/wire"
 )
 
 // Alone is the whole of a service's main: flags, settings, signals, and the service until one comes.
@@ -26,12 +26,12 @@ func Alone(name, description string) int {
 		_ = Version{}.Run(s)
 		return ExitOK
 	}
-	l, err := flags.load(s)
+	l, err := flags.Load(s)
 	if err != nil {
 		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return ExitUsage
 	}
-	if err := stack.Alone(ctx, name, l.Settings, ThisVersion()); err != nil {
+	if err := wire.Alone(ctx, name, l.Settings, ThisVersion()); err != nil {
 		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return ExitFailure
 	}

@@ -1,4 +1,4 @@
-package cli
+package commands
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/pkg/webhook"
+	"github.com/renthook/renthook/services/cmd/internal/cli"
 )
 
 const (
@@ -35,7 +36,7 @@ type Hook struct {
 type HookSecret struct{}
 
 // Run prints it.
-func (HookSecret) Run(s *Streams) error {
+func (HookSecret) Run(s *cli.Streams) error {
 	_, err := fmt.Fprintln(s.Out, secret.Generate("whsec_").Reveal())
 	return err
 }
@@ -76,7 +77,7 @@ func (g signing) headers(f RunFlags, body []byte) (http.Header, error) {
 }
 
 // body is the argument, or standard input for "-" and nothing.
-func body(s *Streams, arg string) ([]byte, error) {
+func body(s *cli.Streams, arg string) ([]byte, error) {
 	if arg != "" && arg != "-" {
 		return []byte(arg), nil
 	}
@@ -95,7 +96,7 @@ type HookSign struct {
 }
 
 // Run prints the headers, one a line, as curl's -H @- takes them.
-func (c *HookSign) Run(s *Streams) error {
+func (c *HookSign) Run(s *cli.Streams) error {
 	b, err := body(s, c.Body)
 	if err != nil {
 		return err
@@ -125,7 +126,7 @@ type HookSend struct {
 }
 
 // Run signs, sends and prints the answer.
-func (c *HookSend) Run(ctx context.Context, s *Streams) error {
+func (c *HookSend) Run(ctx context.Context, s *cli.Streams) error {
 	b, err := body(s, c.Body)
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func (c *HookSend) Run(ctx context.Context, s *Streams) error {
 	req.Header = h
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return &ExitError{ExitUnreachable, err}
+		return &cli.ExitError{Code: cli.ExitUnreachable, Err: err}
 	}
 	defer func() { _ = res.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, mostAnswer))

@@ -1,4 +1,4 @@
-package stack
+package wire
 
 import (
 	"context"
@@ -9,19 +9,20 @@ import (
 	"time"
 )
 
-// admin serves metrics and health.
-type admin struct {
+// Admin serves metrics and health.
+type Admin struct {
 	listener net.Listener
 	server   *http.Server
 	done     chan struct{}
 }
 
-func serveAdmin(address string, h http.Handler) (*admin, error) {
+// ServeAdmin listens and serves until Close.
+func ServeAdmin(address string, h http.Handler) (*Admin, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on telemetry.address: %w", err)
 	}
-	a := &admin{listener: l, server: &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
+	a := &Admin{listener: l, server: &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
 		_ = a.server.Serve(l) // ends with close
@@ -29,9 +30,11 @@ func serveAdmin(address string, h http.Handler) (*admin, error) {
 	return a, nil
 }
 
-func (a *admin) addr() string { return a.listener.Addr().String() }
+// Addr is host:port.
+func (a *Admin) Addr() string { return a.listener.Addr().String() }
 
-func (a *admin) close() {
+// Close lets requests in hand end for a second, then cuts them off.
+func (a *Admin) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if err := a.server.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {

@@ -1,4 +1,8 @@
-package stack
+// Package wire makes a service from settings: its connection to the broker, and what is derived from the installation's
+// key. It guarantees that a service alone and one among others in a process are made by the same lines, over the same
+// subjects. It refuses to start without an installation's key, and links neither a broker nor a simulator: those who
+// want them in the process start them first and name their addresses in the settings.
+package wire
 
 import (
 	"context"
@@ -6,8 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"time"
 
 	"github.com/govalues/decimal"
 	"google.golang.org/grpc"
@@ -15,7 +17,6 @@ import (
 
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/cloreapi"
-	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
 	"github.com/renthook/renthook/pkg/egress"
 	"github.com/renthook/renthook/pkg/run"
 	"github.com/renthook/renthook/pkg/seal"
@@ -51,8 +52,11 @@ const (
 	Notifier   = "notifier"
 )
 
-// kit is what one service needs from outside: its connection and what is derived from the installation's key.
-type kit struct {
+// simulatedKey is the simulator's own account, the one that its control calls mean when they name none.
+const simulatedKey = "sim-main"
+
+// Kit is what one service needs from outside: its connection and what is derived from the installation's key.
+type Kit struct {
 	settings  settings.Settings
 	version   string
 	telemetry *telemetry.Telemetry
@@ -65,8 +69,8 @@ type kit struct {
 	closers   run.Stack
 }
 
-// open connects one service. Closing it undoes everything opened here.
-func open(ctx context.Context, name string, s settings.Settings, version string, user string, password secret.String, tel *telemetry.Telemetry) (*kit, error) {
+// Open connects one service as a user of the broker. Closing it undoes everything opened here.
+func Open(ctx context.Context, name string, s settings.Settings, version, user string, password secret.String, tel *telemetry.Telemetry) (*Kit, error) {
 	if s.Installation.Key.Empty() {
 		return nil, errors.New("installation.key is not set: give every service the same key of at least 32 bytes, for instance by RENTHOOK_INSTALLATION_KEY_FILE")
 	}
@@ -78,7 +82,7 @@ func open(ctx context.Context, name string, s settings.Settings, version string,
 	if err != nil {
 		return nil, err
 	}
-	k := &kit{settings: s, version: version, telemetry: tel, log: tel.Logger().With("component", name), box: box}
+	k := &Kit{settings: s, version: version, telemetry: tel, log: tel.Logger().With("component", name), box: box}
 	k.internal = auth.InternalToken(box)
 	k.auth = clients.OrOnBehalf(k.internal)
 	k.egress = egress.New(egress.Config{AllowNetworks: callable(s), AllowHTTP: true, UserAgent: "renthook/" + version})
@@ -102,15 +106,18 @@ func callable(s settings.Settings) []netip.Prefix {
 }
 
 // api is the market as this installation may see it. In mode sim the environment's key is never sent anywhere.
-func (k *kit) api() cloreapi.Config {
+func (k *Kit) api() cloreapi.Config {
 	c := cloreapi.Config{
 		BaseURL: k.settings.Market.URL, Key: k.settings.Market.Key, UserAgent: "renthook/" + k.version, Timeout: k.settings.Order.CallTimeout,
 	}
 	if k.settings.Mode == settings.Sim {
-		c.Key = secret.New(cloresim.DefaultKey)
+		c.Key = secret.New(simulatedKey)
 	}
 	return c
 }
+
+// Close undoes Open and what Make opened. The service is stopped before.
+func (k *Kit) Close(ctx context.Context) error { return k.closers.Stop(ctx) }
 
 // observed is an account that can be read only: mode observe has no client type that writes.
 type observed struct{ *clore.Reader }
@@ -123,7 +130,7 @@ func (observed) Cancel(context.Context, int64, string) market.Outcome {
 	return market.Outcome{Verdict: market.Refused, Reason: "not-sent: mode observe only reads the market"}
 }
 
-func (k *kit) account() market.Account {
+func (k *Kit) account() market.Account {
 	if k.settings.Mode == settings.Sim {
 		return clore.NewAccount(cloreapi.New(k.api()))
 	}
@@ -131,23 +138,23 @@ func (k *kit) account() market.Account {
 }
 
 // view follows the market as pricewatch publishes it.
-func (k *kit) view(ctx context.Context) *marketview.View {
+func (k *Kit) view(ctx context.Context) *marketview.View {
 	v := marketview.Open(context.WithoutCancel(ctx), k.bus.JetStream(), k.log)
 	k.closers.Push("view of the market", func(context.Context) error { v.Close(); return nil })
 	return v
 }
 
-func (k *kit) judge(ctx context.Context, url string) error { return k.egress.Check(ctx, url) }
+func (k *Kit) judge(ctx context.Context, url string) error { return k.egress.Check(ctx, url) }
 
 // order makes the service that rents.
-func (k *kit) order(ctx context.Context) (Service, error) {
+func (k *Kit) order(ctx context.Context) (Service, error) {
 	return order.New(order.Config{Settings: k.settings}, order.Deps{
 		Log: k.log, Bus: k.bus, Box: k.box, Auth: k.auth, Market: k.account(), Books: k.view(ctx), Judge: k.judge,
 	})
 }
 
 // pricewatch makes the service that reads the market.
-func (k *kit) pricewatch(context.Context) (Service, error) {
+func (k *Kit) pricewatch(context.Context) (Service, error) {
 	rates := map[string]decimal.Decimal{}
 	for coin, text := range k.settings.Market.Rates {
 		rate, err := money.Positive(text)
@@ -165,14 +172,14 @@ func (k *kit) pricewatch(context.Context) (Service, error) {
 }
 
 // notifier makes the service that tells.
-func (k *kit) notifier(context.Context) (Service, error) {
+func (k *Kit) notifier(context.Context) (Service, error) {
 	return notifier.New(notifier.FromSettings(k.settings, k.version), notifier.Deps{
 		Bus: k.bus, Egress: k.egress, Seal: k.box, Logger: k.log, Meter: k.telemetry.Meter("github.com/renthook/renthook/services/notifier"),
 	})
 }
 
 // ingress makes the service at the doors.
-func (k *kit) ingress(ctx context.Context) (Service, error) {
+func (k *Kit) ingress(ctx context.Context) (Service, error) {
 	conn, err := grpc.NewClient(k.settings.Order.GRPCAddress, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("order.grpc_address: %w", err)
@@ -185,8 +192,8 @@ func (k *kit) ingress(ctx context.Context) (Service, error) {
 	})
 }
 
-// make makes a service by its name.
-func (k *kit) make(ctx context.Context, name string) (Service, error) {
+// Make makes a service by its name: Ingress, Order, Pricewatch or Notifier.
+func (k *Kit) Make(ctx context.Context, name string) (Service, error) {
 	switch name {
 	case Ingress:
 		return k.ingress(ctx)
@@ -199,40 +206,4 @@ func (k *kit) make(ctx context.Context, name string) (Service, error) {
 	default:
 		return nil, fmt.Errorf("no service %q: want ingress, order, pricewatch or notifier", name)
 	}
-}
-
-// stopTimeout bounds the stop of one service: the call that is out is waited for.
-const stopTimeout = 25 * time.Second
-
-// Alone runs one service as a process of its own until ctx ends.
-func Alone(ctx context.Context, name string, s settings.Settings, version string) error {
-	tel, err := telemetry.New(ctx, telemetry.Config{
-		Service: "renthook-" + name, Version: version, Output: os.Stderr, Level: s.Telemetry.LogLevel, Format: s.Telemetry.LogFormat,
-	})
-	if err != nil {
-		return err
-	}
-	user := s.NATS.User
-	k, err := open(ctx, name, s, version, user, s.NATS.Password, tel)
-	if err != nil {
-		return err
-	}
-	service, err := k.make(ctx, name)
-	if err != nil {
-		return errors.Join(err, k.closers.Stop(ctx))
-	}
-	tel.AddCheck(name, service.Ready)
-	admin, err := serveAdmin(s.Telemetry.Address, tel.Handler())
-	if err != nil {
-		return errors.Join(err, k.closers.Stop(ctx))
-	}
-	defer admin.close()
-	if err := service.Start(ctx); err != nil {
-		return errors.Join(err, k.closers.Stop(ctx))
-	}
-	k.log.InfoContext(ctx, "started", "addr", service.Addr(), "admin", admin.addr())
-	<-ctx.Done()
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	return errors.Join(service.Stop(end), k.closers.Stop(end), tel.Shutdown(end))
 }

@@ -1,4 +1,4 @@
-package cli
+package commands
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
+	"github.com/renthook/renthook/services/cmd/internal/cli"
 )
 
 // callTimeout bounds one question.
@@ -56,9 +57,9 @@ func exit(err error) error {
 	}
 	switch st.Code() {
 	case codes.NotFound:
-		return &ExitError{ExitNotFound, errors.New(st.Message())}
+		return &cli.ExitError{Code: cli.ExitNotFound, Err: errors.New(st.Message())}
 	case codes.Unavailable:
-		return &ExitError{ExitUnreachable, errors.New("no running renthook answers: " + st.Message())}
+		return &cli.ExitError{Code: cli.ExitUnreachable, Err: errors.New("no running renthook answers: " + st.Message())}
 	default:
 		return errors.New(st.Message())
 	}
@@ -87,7 +88,7 @@ type Ls struct {
 }
 
 // Run prints the newest orders.
-func (c *Ls) Run(ctx context.Context, s *Streams) error {
+func (c *Ls) Run(ctx context.Context, s *cli.Streams) error {
 	ctx, orders, done, err := dial(ctx, c.RunFlags)
 	if err != nil {
 		return err
@@ -145,7 +146,7 @@ type Get struct {
 }
 
 // Run prints it.
-func (c *Get) Run(ctx context.Context, s *Streams) error {
+func (c *Get) Run(ctx context.Context, s *cli.Streams) error {
 	ctx, orders, done, err := dial(ctx, c.RunFlags)
 	if err != nil {
 		return err
@@ -194,7 +195,7 @@ type Events struct {
 }
 
 // Run prints events until it is stopped.
-func (c *Events) Run(ctx context.Context, s *Streams) error {
+func (c *Events) Run(ctx context.Context, s *cli.Streams) error {
 	ctx, orders, done, err := dial(ctx, c.RunFlags)
 	if err != nil {
 		return err
@@ -238,7 +239,7 @@ type Cancel struct {
 }
 
 // Run asks, and waits until the end is proved.
-func (c *Cancel) Run(ctx context.Context, s *Streams) error {
+func (c *Cancel) Run(ctx context.Context, s *cli.Streams) error {
 	ctx, orders, done, err := dial(ctx, c.RunFlags)
 	if err != nil {
 		return err
@@ -258,11 +259,11 @@ func (c *Cancel) Run(ctx context.Context, s *Streams) error {
 		}
 		if o := op.GetOperation(); o.GetDone() {
 			if f := o.GetFailure(); f != nil {
-				code := ExitFailure
+				code := cli.ExitFailure
 				if f.GetCode() == "NOT_FOUND" {
-					code = ExitNotFound
+					code = cli.ExitNotFound
 				}
-				return &ExitError{code, errors.New(f.GetMessage())}
+				return &cli.ExitError{Code: code, Err: errors.New(f.GetMessage())}
 			}
 			if c.Output == "json" {
 				return printJSON(s.Out, o)

@@ -1,4 +1,4 @@
-package cli
+package commands
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/renthook/renthook/pkg/webhook"
+	"github.com/renthook/renthook/services/cmd/internal/cli"
 	"github.com/renthook/renthook/services/stack"
 )
 
@@ -18,7 +19,7 @@ const stopWithin = 40 * time.Second
 
 // Up runs everything in one process.
 type Up struct {
-	SettingsFlags
+	cli.SettingsFlags
 	Data            string `help:"Where all state is kept." default:"data/sim" placeholder:"DIR"`
 	HTTP            string `name:"http" help:"Address of the HTTP doors (127.0.0.1:8080)." placeholder:"ADDR"`
 	GRPC            string `name:"grpc" help:"Address of gRPC (127.0.0.1:9090)." placeholder:"ADDR"`
@@ -53,14 +54,14 @@ func (u *Up) sets() (sets []string) {
 }
 
 // Run starts everything, says how to use it, and stops at the first signal.
-func (u *Up) Run(ctx context.Context, s *Streams) error {
-	l, err := u.load(s, u.sets()...)
+func (u *Up) Run(ctx context.Context, s *cli.Streams) error {
+	l, err := u.Load(s, u.sets()...)
 	if err != nil {
-		return &ExitError{ExitUsage, err}
+		return &cli.ExitError{Code: cli.ExitUsage, Err: err}
 	}
 	begun := time.Now()
 	_, _ = fmt.Fprintln(s.Err, "starting …")
-	up, err := stack.Up(ctx, stack.UpConfig{Settings: l.Settings, Data: u.Data, Inventory: u.MarketInventory, Version: ThisVersion(), Logs: s.Err})
+	up, err := stack.Up(ctx, stack.UpConfig{Settings: l.Settings, Data: u.Data, Inventory: u.MarketInventory, Version: cli.ThisVersion(), Logs: s.Err})
 	if err != nil {
 		return err
 	}
