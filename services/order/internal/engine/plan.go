@@ -3,12 +3,12 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/renthook/renthook/services/internal/ask"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/order/internal/choose"
+	"github.com/renthook/renthook/services/order/internal/prove"
 	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
@@ -19,14 +19,12 @@ const hostMemory = 24 * time.Hour
 // markerMemory is how long a marker port is not used again.
 const markerMemory = 24 * time.Hour
 
-// Marker ports lie in this range: above what images listen on, below what hosts use for themselves.
-const (
-	markerLow  = 20000
-	markerHigh = 64999
-)
-
 // InstallationPort derives the first marker port of every intent from 64 bits of the installation's key.
-func InstallationPort(random uint64) int { return markerLow + int(random%(markerHigh-markerLow+1)) }
+func InstallationPort(random uint64) int { return markerPort(random) }
+
+func markerPort(random uint64) int {
+	return prove.MarkerLow + int(random%(prove.MarkerHigh-prove.MarkerLow+1))
+}
 
 // frozen says why no create may go out at all; empty when it may.
 func (h *Holder) frozen(now time.Time) string {
@@ -213,12 +211,12 @@ func (h *Holder) markers(o *rental.Order, now time.Time) []int {
 			}
 		}
 	}
-	own := InstallationPort(h.deps.Random())
+	own := markerPort(h.deps.Random())
 	for used[own] {
-		own = InstallationPort(h.deps.Random())
+		own = markerPort(h.deps.Random())
 	}
 	if h.config.Markers == 1 {
 		return []int{own}
 	}
-	return slices.Clone([]int{h.config.Prove.InstallationPort, own})
+	return []int{h.config.Prove.InstallationPort, own}
 }
