@@ -93,7 +93,7 @@ func New(c Config, d Deps) (*Service, error) {
 	if d.Dial == nil {
 		d.Dial = (&net.Dialer{}).DialContext
 	}
-	s := &Service{config: c, deps: d, log: d.Log.With("service", "order"), failure: errors.New("the journal has not been read yet")}
+	s := &Service{config: c, deps: d, log: d.Log, failure: errors.New("the journal has not been read yet")}
 	var err error
 	if s.engine, err = engineConfig(c, d.Box); err != nil {
 		return nil, err

@@ -36,7 +36,8 @@ func (d *Door) marketplace(w http.ResponseWriter, r *http.Request) {
 	for _, m := range d.deps.Market.Models() {
 		out := row{Available: m.Available, Total: m.Total}
 		if m.Spot.ServerID != 0 {
-			price := json.Number(money.Text(m.Spot.USDPerHour))
+			// A millionth of a dollar an hour is more than anybody acts on; a third of a coin's price has no end.
+			price := json.Number(money.Text(m.Spot.USDPerHour.Round(6)))
 			out.MinPrice = &price
 		}
 		summary[m.Name] = out
