@@ -86,7 +86,7 @@ func (c *checker) addresses() {
 		{"nats.address", c.s.NATS.Address, false},
 		{"market.address", c.s.Market.Address, false},
 	} {
-		if _, _, err := splitAddress(a.address); err != nil {
+		if _, err := hostOf(a.address); err != nil {
 			c.refuse(a.setting, "%v", err)
 		} else if a.grpc {
 			if err := CheckBind(a.setting, a.address, tokens, "give a client a token"); err != nil {
@@ -103,7 +103,7 @@ func (c *checker) addresses() {
 
 // CheckBind refuses an address that other machines may reach when nothing there asks for credentials.
 func CheckBind(setting, address string, credentials bool, remedy string) error {
-	host, _, err := splitAddress(address)
+	host, err := hostOf(address)
 	if err != nil {
 		return fmt.Errorf("%s: %w", setting, err)
 	}
@@ -113,16 +113,16 @@ func CheckBind(setting, address string, credentials bool, remedy string) error {
 	return fmt.Errorf("%s: %s can be reached from other machines and nothing there asks for credentials: %s, or listen on 127.0.0.1", setting, address, remedy)
 }
 
-func splitAddress(address string) (host string, port int, err error) {
-	host, text, err := net.SplitHostPort(address)
+// hostOf gives the host of an address that is host:port.
+func hostOf(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", 0, fmt.Errorf("%q is not host:port", address)
+		return "", fmt.Errorf("%q is not host:port", address)
 	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("%q has no port from 0 to 65535", address)
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", fmt.Errorf("%q has no port from 0 to 65535", address)
 	}
-	return host, int(n), nil
+	return host, nil
 }
 
 func loopback(host string) bool {

@@ -87,6 +87,7 @@ order:
   confirm_window: 3m
   confirm_window_blind: 10m
   call_timeout: 15s
+  lease_ttl: 30s
   boot_deadline: 10m
   place_deadline: 30m
   boot_budget: "0.50"
