@@ -195,8 +195,19 @@ func (s *Service) sweep(ctx context.Context, h *engine.Holder) {
 			}
 			next[client] = from
 		}
+		if info, err := s.commandsInfo(ctx); err == nil {
+			s.world.Prune(time.Now(), info.State.FirstSeq)
+		}
 		pause(ctx, s.engine.SweepInterval)
 	}
+}
+
+func (s *Service) commandsInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
+	stream, err := s.deps.Bus.JetStream().Stream(ctx, topology.Commands)
+	if err != nil {
+		return nil, err
+	}
+	return stream.CachedInfo(), nil
 }
 
 func (s *Service) sweepClient(ctx context.Context, h *engine.Holder, client string, from uint64) (uint64, error) {

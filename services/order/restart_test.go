@@ -149,9 +149,10 @@ func TestRPC_CallersWithoutATokenAreRefusedAndReflectionIsOpen(t *testing.T) {
 		t.Errorf("a stream without a token: %v", err)
 	}
 	conn := r.conn()
-	if h, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || h.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		t.Errorf("health: %v %v", h, err)
-	}
+	bustest.Eventually(t, "health to say that it serves", func() bool {
+		h, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		return err == nil && h.GetStatus() == healthpb.HealthCheckResponse_SERVING
+	})
 	refl, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -103,11 +103,10 @@ func (h *Holder) demand(now time.Time) pace.Demand {
 		}
 	}
 	if h.next(now) != nil {
-		if h.list.rentals.Began.IsZero() || !h.list.rentals.Began.After(h.lastAdoption) {
-			// The baseline of an intent wants a list begun after the last adoption.
-			d.Resolve = sooner(d.Resolve, now)
-		} else {
+		if h.listSuffices(now) {
 			d.Create = now
+		} else {
+			d.Resolve = sooner(d.Resolve, now)
 		}
 	}
 	if !d.Resolve.IsZero() && d.Resolve.Before(h.readFrom) {
@@ -118,6 +117,13 @@ func (h *Holder) demand(now time.Time) pace.Demand {
 	}
 	d.Watch = sooner(d.Watch, h.walletsAt)
 	return d
+}
+
+// listSuffices says that the newest list may stand behind an intent: it can be believed, it is no older than two sweeps,
+// nothing has failed since, and it was begun after the last adoption, as an intent's baseline must be.
+func (h *Holder) listSuffices(now time.Time) bool {
+	l := h.list
+	return l.good && h.readsFailed == 0 && now.Sub(l.rentals.Began) < 2*h.config.SweepInterval && l.rentals.Began.After(h.lastAdoption)
 }
 
 func sooner(a, b time.Time) time.Time {
@@ -197,7 +203,7 @@ func (h *Holder) callCreate(ctx context.Context, o *rental.Order, i *rental.Inte
 	h.start(pace.Create, func() result {
 		out := result{orderID: orderID, number: number}
 		if why := h.guard(ctx, stop, callBy, epoch); why != "" {
-			out.outcome = market.Outcome{Verdict: market.Refused, Reason: "not-sent: " + why}
+			out.outcome = market.Outcome{Verdict: market.Refused, Reason: stopped + why}
 			return out
 		}
 		c, cancel := h.callContext(ctx)
@@ -206,6 +212,9 @@ func (h *Holder) callCreate(ctx context.Context, o *rental.Order, i *rental.Inte
 		return out
 	})
 }
+
+// stopped begins the reason of a create that our own last line stopped.
+const stopped = "not-sent: "
 
 // guard says why a create must not reach the wire; empty when it may. Nothing may stand between it and the call.
 func (h *Holder) guard(ctx context.Context, stop *atomic.Bool, callBy time.Time, epoch uint64) string {
@@ -263,7 +272,12 @@ func (h *Holder) createAnswered(ctx context.Context, r result, now time.Time) er
 	o := h.deps.World.Order(r.orderID)
 	out := r.outcome
 	h.deps.Log.InfoContext(ctx, "create answered", "order_id", r.orderID, "attempt", r.number, "verdict", out.Verdict.String(), "reason", out.Reason, "status", out.Status, "code", out.Code)
-	ev := rental.Called{Number: r.number, Refused: out.Verdict == market.Refused, Look: out.Verdict == market.Look, Reason: out.Reason}
+	ev := rental.Called{Number: r.number, Refused: out.Verdict == market.Refused, NotSent: out.Verdict == market.Refused && !out.Sent, Look: out.Verdict == market.Look, Reason: out.Reason}
+	if ev.NotSent && !strings.HasPrefix(out.Reason, stopped) {
+		// The market was not reached: nothing is asked again before a read has reached it.
+		h.readsFailed = max(h.readsFailed, 1)
+		h.ladder.sooner(now.Add(readAgain))
+	}
 	if err := h.decide(ctx, o, ev, world.Internal{}); err != nil {
 		return err
 	}

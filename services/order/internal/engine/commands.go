@@ -288,7 +288,6 @@ func (h *Holder) cancel(ctx context.Context, c Command, name topology.Command, m
 		return h.settleAlone(ctx, "cancel_failed", name.Client, rental.Settlement{Operation: op, Failure: f}, nil, c.Trace, extra)
 	}
 	if o := w.Find(name.Client, ref); o != nil {
-		h.abort(o.ID)
 		return h.decide(ctx, o, rental.EndAsked{Operation: op, By: name.Client, Reason: m.GetReason()}, extra)
 	}
 	if number, ok := world.RentalNumber(ref); ok {

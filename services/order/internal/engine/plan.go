@@ -47,7 +47,7 @@ func (h *Holder) createsUsedUp(now time.Time) bool {
 	n := 0
 	for _, o := range h.deps.World.Orders() {
 		for _, i := range o.Intents {
-			if now.Sub(i.At) < time.Hour {
+			if now.Sub(i.At) < time.Hour && !i.NotSent {
 				n++
 			}
 		}
@@ -106,7 +106,7 @@ func (h *Holder) terms(o *rental.Order, now time.Time) choose.Terms {
 			switch {
 			case i.Outcome.Live():
 				t.Leave[i.Server.ID] = "held by another order"
-			case other.ID == o.ID:
+			case other.ID == o.ID && !i.NotSent:
 				t.Leave[i.Server.ID] = "tried before"
 			case i.FailedBoot && now.Sub(i.EndedAt) < hostMemory:
 				t.Leave[i.Server.ID] = "never became usable lately"
@@ -124,7 +124,7 @@ func (h *Holder) terms(o *rental.Order, now time.Time) choose.Terms {
 // plan chooses, records the intent, and makes its one call. The pacer has granted the slot.
 func (h *Holder) plan(ctx context.Context, now time.Time) (time.Time, error) {
 	o := h.next(now)
-	if o == nil {
+	if o == nil || !h.listSuffices(now) {
 		return now, nil
 	}
 	choice, why := choose.Choose(o.Ask, h.deps.Books.Book(o.Ask.GPU), h.terms(o, now))
@@ -138,20 +138,16 @@ func (h *Holder) plan(ctx context.Context, now time.Time) (time.Time, error) {
 			VRAMGB: choice.Offer.VRAMGB, Country: choice.Offer.Country, Reliability: choice.Offer.Reliability,
 		},
 		Type: string(choice.Type), Currency: choice.Quote.Currency, PerDay: choice.PerDay, USDRate: choice.Quote.USDRate,
-		USDPerHour: choice.USDPerHour, Markers: h.markers(o, now), Image: o.Ask.Image, Baseline: h.list.maxID,
+		USDPerHour: choice.USDPerHour, Markers: h.markers(o, now), Image: o.Ask.Image, Baseline: max(h.list.maxID, h.deps.World.MaxRental()), Shortened: choice.Shortened,
 		Reserved: choice.Reserved, Epoch: h.log.Epoch(),
 	}
-	next := *o
-	if choice.Shortened != 0 {
-		next.Ask.Duration = choice.Shortened
-	}
 	// The number is the machine's to give; the request needs it for the password.
-	request, err := h.request(&next, &intent, len(o.Intents)+1)
+	request, err := h.request(o, &intent, len(o.Intents)+1)
 	if err != nil {
 		return now, err
 	}
 	intent.CallBy = time.Now().Add(h.config.CallTimeout + slack)
-	if err := h.decide(ctx, &next, rental.Planned{Intent: intent}, world.Internal{}); err != nil {
+	if err := h.decide(ctx, o, rental.Planned{Intent: intent}, world.Internal{}); err != nil {
 		return now, err
 	}
 	recorded := h.deps.World.Order(o.ID)

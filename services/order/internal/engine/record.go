@@ -101,6 +101,9 @@ func (h *Holder) decide(ctx context.Context, o *rental.Order, ev rental.Event, e
 		h.deps.Log.ErrorContext(ctx, "an event was refused", "order_id", o.ID, "state", o.State.String(), "error", err.Error())
 		return nil
 	}
+	if next.Wanted != nil {
+		h.abort(o.ID) // before the record: a create that is being prepared must not slip out meanwhile
+	}
 	recorded := false
 	for _, e := range effects {
 		r, ok := e.(rental.Record)

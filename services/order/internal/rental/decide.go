@@ -156,8 +156,8 @@ func (d *decision) planned(ev Planned) error {
 	switch {
 	case over:
 		return fmt.Errorf("%w: intent for server %d at %s USD per hour, ceiling %s", ErrIllegal, i.Server.ID, i.USDPerHour, d.o.Ask.Ceiling)
-	case len(d.o.Intents) >= d.o.Policy.MaxCandidates:
-		return fmt.Errorf("%w: candidate %d of %d", ErrIllegal, len(d.o.Intents)+1, d.o.Policy.MaxCandidates)
+	case d.o.tried() >= d.o.Policy.MaxCandidates:
+		return fmt.Errorf("%w: candidate %d of %d", ErrIllegal, d.o.tried()+1, d.o.Policy.MaxCandidates)
 	case i.Server.ID == 0 || i.CallBy.IsZero() || !i.PerDay.IsPos() || !i.USDRate.IsPos():
 		return fmt.Errorf("%w: an intent without server, deadline, price or rate", ErrIllegal)
 	case !d.at.Before(d.o.PlaceBy):
@@ -166,10 +166,14 @@ func (d *decision) planned(ev Planned) error {
 	i.Number, i.Outcome, i.At = len(d.o.Intents)+1, Open, d.at
 	d.o.Intents = append(d.o.Intents, i)
 	d.o.State, d.o.Unprobed = Placing, false
-	if d.o.Ask.Duration > 0 {
-		d.o.EndsAt = d.at.Add(d.o.Ask.Duration)
+	length, said := d.o.Ask.Duration, ""
+	if i.Shortened > 0 && i.Shortened < length {
+		length, said = i.Shortened, fmt.Sprintf("; no host that fits allows more than %s", i.Shortened)
 	}
-	d.record("placing", "writer", "", fmt.Sprintf("server %d, %s, %s USD per hour", i.Server.ID, i.Type, money.Cents(i.USDPerHour)))
+	if length > 0 {
+		d.o.EndsAt = d.at.Add(length)
+	}
+	d.record("placing", "writer", "", fmt.Sprintf("server %d, %s, %s USD per hour%s", i.Server.ID, i.Type, money.Cents(i.USDPerHour), said))
 	d.act(Create{Number: i.Number})
 	return nil
 }
@@ -216,6 +220,7 @@ func (d *decision) called(ev Called) {
 	// Later than planned when the process was frozen in the call: what proves absence counts from here all the same.
 	i.Called, i.Reason, i.CallBy = true, ev.Reason, d.at
 	if ev.Refused {
+		i.NotSent = ev.NotSent
 		d.close(i, Refused, ev.Reason)
 		return
 	}
@@ -238,7 +243,7 @@ func (d *decision) close(i *Intent, out Outcome, reason string) {
 	case out == Refused && strings.Contains(i.Reason, "code-3"):
 		text := "The market does not accept the API key. Check it and restart."
 		d.finish(Failed, "failed", cause, "", what, &Failure{Code: "UPSTREAM_AUTH", Message: text, Seed: text})
-	case len(d.o.Intents) >= d.o.Policy.MaxCandidates:
+	case d.o.tried() >= d.o.Policy.MaxCandidates:
 		d.finish(Failed, "failed", cause, "", what, d.unlessPrice(d.nothingLeft(what)))
 	case d.failedBootsCost().Cmp(d.o.Policy.FailedBootUSD) >= 0 && i.FailedBoot:
 		d.finish(Failed, "failed", cause, "", what, d.unlessPrice(timedOut("rentals that never became usable have used up their budget")))

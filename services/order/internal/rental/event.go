@@ -39,6 +39,8 @@ type Called struct {
 	Number int
 	// Refused is proved never applied. Otherwise the outcome is unknown, whatever was answered.
 	Refused bool
+	// NotSent: refused because no byte left this process, which says nothing of the server.
+	NotSent bool
 	// Look: one good read decides.
 	Look   bool
 	Reason string

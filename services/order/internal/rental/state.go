@@ -218,6 +218,10 @@ type Intent struct {
 	Reason  string  `json:"reason,omitempty"`
 	// Called says that the call's answer was recorded; without it the intent was found after a restart.
 	Called bool `json:"called,omitempty"`
+	// NotSent says that the call never left this process: the server may be asked for again, by a new intent.
+	NotSent bool `json:"not_sent,omitempty"`
+	// Shortened is the rental length the host allows when it is below what was asked; zero otherwise.
+	Shortened time.Duration `json:"shortened,omitempty"`
 	// Look says that the market named the server taken, perhaps by us: one good read decides.
 	Look bool `json:"look,omitempty"`
 	// What the market shows of it.
@@ -338,6 +342,20 @@ func (o *Order) HeldIntent() *Intent {
 		return i
 	}
 	return nil
+}
+
+// mostNotSent bounds how many calls that never left this process are forgiven.
+const mostNotSent = 20
+
+// tried counts the candidates used up: servers that were asked for.
+func (o *Order) tried() int {
+	notSent := 0
+	for n := range o.Intents {
+		if o.Intents[n].NotSent {
+			notSent++
+		}
+	}
+	return len(o.Intents) - min(notSent, mostNotSent)
 }
 
 // WantsServer says that the order is looking for a server now.

@@ -331,6 +331,17 @@ func (w *World) Find(client, ref string) *rental.Order {
 	return nil
 }
 
+// MaxRental is the highest number of a rental that was ever ours.
+func (w *World) MaxRental() int64 {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	var most int64
+	for id := range w.byRental {
+		most = max(most, id)
+	}
+	return most
+}
+
 // OwnerOf is the order that holds or held a rental of the market; nil when it is none of ours.
 func (w *World) OwnerOf(rentalID int64) *rental.Order {
 	w.mu.RLock()
