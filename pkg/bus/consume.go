@@ -113,10 +113,7 @@ func (c *Conn) Consume(ctx context.Context, stream, consumer string, h Handler, 
 		conn: c, stream: stream, name: consumer, handler: h, opts: opts.withDefaults(),
 		log: c.log.With("stream", stream, "consumer", consumer), panics: map[uint64]int{},
 	}
-	if err := p.load(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	if err := p.load(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("consume %s/%s: %w", stream, consumer, err)
 	}
 	var workers sync.WaitGroup
@@ -262,7 +259,7 @@ func (p *pump) backoff(delivered uint64) time.Duration {
 		d = p.opts.MaxBackoff
 	}
 	// Half of it at random, so that a crowd that failed together does not come back together.
-	return d/2 + rand.N(d/2+1)
+	return d/2 + rand.N(d/2+1) //nolint:gosec // no secret hangs on it
 }
 
 // sleep waits for d or until ctx ends.

@@ -329,7 +329,7 @@ func TestConsume_LostPullRequestIsMadeAgain(t *testing.T) {
 	}
 	p.Lose("")
 	<-handled
-	if n := c.NATS().Statistics.Reconnects; n != 0 {
+	if n := c.NATS().Reconnects; n != 0 {
 		t.Errorf("%d reconnects: the connection was not what stalled", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/renthook/renthook/pkg/bus"
 	"github.com/renthook/renthook/pkg/bus/bustest"
@@ -26,7 +27,7 @@ func newRig(t testing.TB) *rig {
 	t.Helper()
 	s := bustest.Start(t)
 	r := &rig{t: t, clear: open(t, s.Connect(t), "A"), proxy: s.Proxy(t)}
-	r.behind = journal.Open(bustest.Connect(t, bus.Config{URL: r.proxy.URL()}).JetStream(), "A")
+	r.behind = journal.ImpatientlyOpen(journal.Open(bustest.Connect(t, bus.Config{URL: r.proxy.URL()}).JetStream(), "A"))
 	r.writer = claim(t, r.behind, "A", "one", 0)
 	return r
 }
@@ -60,72 +61,68 @@ var three = []journal.Entry{entry("A", "x", "1"), entry("A", "y", "2"), entry("A
 
 func TestAppend_AnswerLostAfterItWasApplied(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.proxy.Mute()
-	done := r.append(t.Context(), one...)
-	bustest.Eventually(t, "the record to be stored", func() bool { return r.last() == 2 })
-	r.proxy.Heal()
-	if got := <-done; got != (result{first: 2, last: 2}) {
-		t.Fatalf("append: %d %d %v", got.first, got.last, got.err)
-	}
-	// Nothing twice, and the writer goes on.
-	if first, _ := appendTo(t, r.writer, one...); first != 3 || len(replay(t, r.clear, 0)) != 3 {
-		t.Fatalf("the next append is at %d of %d", first, r.last())
-	}
-}
-
-func TestAppend_LostBeforeItArrived(t *testing.T) {
-	t.Parallel()
-	for _, entries := range [][]journal.Entry{one, three} {
-		t.Run("", func(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		said    string
+		entries []journal.Entry
+	}{
+		{"one", journal.HeaderAppendID, one},
+		// The broker answers a batch's first message too; what is lost is the answer to the last.
+		{"batch", jetstreamext.BatchCommitHeader, three},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.proxy.Deafen()
-			done := r.append(t.Context(), entries...)
-			// Only when the attempt has been given up may the wire come back.
-			select {
-			case got := <-done:
-				t.Fatalf("answered though nothing arrived: %+v", got)
-			case <-time.After(6 * time.Second):
-			}
-			if last := r.last(); last != 1 {
-				t.Fatalf("the journal ends at %d", last)
-			}
+			r.proxy.MuteAfter(test.said)
+			done := r.append(t.Context(), test.entries...)
+			want := result{first: 2, last: 1 + uint64(len(test.entries))}
+			bustest.Eventually(t, "the records to be stored", func() bool { return r.last() == want.last })
 			r.proxy.Heal()
-			want := result{first: 2, last: 1 + uint64(len(entries))}
-			if got := <-done; got != want || r.last() != want.last {
-				t.Fatalf("append: %+v, the journal ends at %d", got, r.last())
+			if got := <-done; got != want {
+				t.Fatalf("append: %d %d %v", got.first, got.last, got.err)
+			}
+			// Nothing twice, and the writer goes on.
+			if first, _ := appendTo(t, r.writer, one...); first != want.last+1 || len(replay(t, r.clear, 0)) != int(first) {
+				t.Fatalf("the next append is at %d of %d", first, r.last())
 			}
 		})
 	}
 }
 
-// The answer to a batch's last message is lost: the whole batch is there.
-func TestAppend_BatchAnswerLostAfterItWasApplied(t *testing.T) {
+func TestAppend_LostBeforeItWasApplied(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() {
-		// The first message of a batch has an answer of its own; mute as soon as the batch can be under way.
-		r.proxy.Mute()
-		<-stop
-	}()
-	bustest.Eventually(t, "the wire to be mute", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		_, err := r.behind.State(ctx)
-		return err != nil
-	})
-	done := r.append(t.Context(), three...)
-	select {
-	case got := <-done:
-		t.Fatalf("answered on a mute wire: %+v", got)
-	case <-time.After(6 * time.Second):
-	}
-	r.proxy.Heal()
-	if got := <-done; got != (result{first: 2, last: 4}) || r.last() != 4 {
-		t.Fatalf("append: %+v, the journal ends at %d", got, r.last())
+	for _, test := range []struct {
+		name    string
+		fault   func(*bustest.Proxy)
+		entries []journal.Entry
+	}{
+		{"one", (*bustest.Proxy).Deafen, one},
+		{"batch", (*bustest.Proxy).Deafen, three},
+		// Without the answer to its first message a batch is never committed.
+		{"batch without its first answer", (*bustest.Proxy).Mute, three},
+		{"batch without its last message", func(p *bustest.Proxy) { p.Lose(jetstreamext.BatchCommitHeader) }, three},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			test.fault(r.proxy)
+			done := r.append(t.Context(), test.entries...)
+			// Only when the attempt has been given up may the wire come back.
+			select {
+			case got := <-done:
+				t.Fatalf("answered though nothing was stored: %d %d %v", got.first, got.last, got.err)
+			case <-time.After(1500 * time.Millisecond):
+			}
+			if last := r.last(); last != 1 {
+				t.Fatalf("the journal ends at %d", last)
+			}
+			r.proxy.Lose("")
+			r.proxy.Heal()
+			want := result{first: 2, last: 1 + uint64(len(test.entries))}
+			if got := <-done; got != want || r.last() != want.last {
+				t.Fatalf("append: %d %d %v, the journal ends at %d", got.first, got.last, got.err, r.last())
+			}
+		})
 	}
 }
 
@@ -267,5 +264,16 @@ func TestAppend_RefusesWhatItCannotFence(t *testing.T) {
 	}
 	if _, err := j.Claim(t.Context(), "", 2, entry("A", "holder", "")); err == nil {
 		t.Error("a writer without a name")
+	}
+}
+
+func TestAppend_ClosedConnectionIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := bustest.Start(t)
+	c := s.Connect(t)
+	w := claim(t, open(t, c, "A"), "A", "one", 0)
+	c.Close()
+	if _, _, err := w.Append(t.Context(), one...); !errors.Is(err, journal.ErrUnsettled) && !errors.Is(err, journal.ErrUnavailable) {
+		t.Errorf("append: %v", err)
 	}
 }

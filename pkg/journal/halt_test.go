@@ -52,15 +52,16 @@ func TestRead_HaltsOnAlienRecords(t *testing.T) {
 		{"no writer", header("", "2", "x"), journal.ErrAlien},
 		{"no append id", header("two", "2", ""), journal.ErrAlien},
 	} {
-		name := fmt.Sprintf("J%d", i)
-		j := open(t, c, name)
-		claim(t, j, name, "one", 0)
-		claim(t, j, name, "two", 1)
-		if _, err := c.Publish(t.Context(), &nats.Msg{Subject: "log." + name + ".x", Header: test.header}); err != nil {
-			t.Fatal(err)
-		}
-		t.Log(test.name)
-		both(t, j, 1, test.want)
+		t.Run(test.name, func(t *testing.T) {
+			name := fmt.Sprintf("J%d", i)
+			j := open(t, c, name)
+			claim(t, j, name, "one", 0)
+			claim(t, j, name, "two", 1)
+			if _, err := c.Publish(t.Context(), &nats.Msg{Subject: "log." + name + ".x", Header: test.header}); err != nil {
+				t.Fatal(err)
+			}
+			both(t, j, 1, test.want)
+		})
 	}
 }
 
@@ -157,7 +158,11 @@ func TestRead_ReturnsTheErrorOfItsFunction(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("%d calls", calls)
 	}
-	if _, err := journal.Open(bustest.Start(t).Connect(t).JetStream(), "NONE").Replay(t.Context(), 0, fail); err == nil {
-		t.Error("replay of no journal")
+	none := journal.Open(bustest.Start(t).Connect(t).JetStream(), "NONE")
+	if _, err := none.Replay(t.Context(), 0, fail); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("replay of no journal: %v", err)
+	}
+	if err := none.Follow(t.Context(), 0, nil, fail); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("follow no journal: %v", err)
 	}
 }

@@ -31,6 +31,7 @@ const (
 // MaxBatch is how many entries one Append takes: the broker's limit for an atomic batch.
 const MaxBatch = 1000
 
+// What a caller branches on.
 var (
 	// ErrFenced: another writer has followed, or the journal is not the one this writer read. The writer is dead.
 	ErrFenced = errors.New("another writer has followed")
@@ -90,11 +91,13 @@ type State struct {
 type Journal struct {
 	js     jetstream.JetStream
 	stream string
+	// attempt bounds one attempt to append.
+	attempt time.Duration
 }
 
 // Open names the journal that is kept in stream; the stream must exist, refuse deletes and allow atomic batches.
 func Open(js jetstream.JetStream, stream string) *Journal {
-	return &Journal{js: js, stream: stream}
+	return &Journal{js: js, stream: stream, attempt: attemptTimeout}
 }
 
 // State reads the journal's bounds from the stream's leader.

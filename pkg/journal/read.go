@@ -92,6 +92,7 @@ func (r *reader) run(ctx context.Context) error {
 		before := r.next
 		err := r.session(ctx)
 		var halt *errHalt
+		var api *jetstream.APIError
 		switch {
 		case err == nil:
 			return nil
@@ -99,6 +100,9 @@ func (r *reader) run(ctx context.Context) error {
 			return halt.err
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.As(err, &api) && api.Code >= 400 && api.Code < 500:
+			// The stream is gone, or does not let itself be read: asking again changes nothing.
+			return err
 		}
 		if r.next != before {
 			pause = pauseShort
@@ -117,9 +121,6 @@ func (r *reader) run(ctx context.Context) error {
 // after which another session goes on where this one ended.
 func (r *reader) session(ctx context.Context) error {
 	state, err := r.journal.State(ctx)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return &errHalt{err}
-	}
 	if err != nil {
 		return err
 	}

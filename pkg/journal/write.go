@@ -135,6 +135,9 @@ func (a *appending) run(ctx context.Context) error {
 				return fmt.Errorf("%w: %w", ErrFenced, err)
 			}
 		}
+		if a.writer.journal.js.Conn().IsClosed() {
+			cancel()
+		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -154,6 +157,8 @@ func (a *appending) run(ctx context.Context) error {
 // another's. With nothing there the append has to be tried again, under the same expectation, so that an attempt
 // that arrives late and its repetition exclude each other.
 func (a *appending) settle(ctx context.Context) (settled bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.writer.journal.attempt)
+	defer cancel()
 	m, err := leader.Get(ctx, a.writer.journal.js, a.writer.journal.stream, a.writer.last+1)
 	if err != nil {
 		return false, err
@@ -208,7 +213,7 @@ func judge(err error) outcome {
 
 // attempt sends the entries once and waits for the answer.
 func (a *appending) attempt(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, a.writer.journal.attempt)
 	defer cancel()
 	js, w := a.writer.journal.js, a.writer
 	want := w.last + uint64(len(a.entries))
@@ -223,7 +228,9 @@ func (a *appending) attempt(ctx context.Context) error {
 	for i := range a.entries {
 		msgs[i] = a.message(i)
 	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, js, msgs)
+	// The broker answers the first message of a batch, so that one it will not take is not sent whole.
+	flow := jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: w.journal.attempt}
+	ack, err := jetstreamext.PublishMsgBatch(ctx, js, msgs, flow)
 	if err != nil {
 		return sentinel(err)
 	}

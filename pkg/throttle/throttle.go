@@ -28,7 +28,7 @@ import (
 // attempts bounds the compare-and-set of one Take; under contention each round has one winner.
 const attempts = 64
 
-// ErrContended: the key changed under every attempt. It is not a verdict.
+// ErrContended says that the key changed under every attempt. It is not a verdict.
 var ErrContended = errors.New("too many replicas ask for this key at once")
 
 // Limit grants N in each Per, all at once or spread.
@@ -137,7 +137,7 @@ func (t *Throttle) take(ctx context.Context, name string, c *cell, l Limit) (Dec
 		}
 		c.known = false
 		// A pause of random length parts those who lost the same round.
-		timer := time.NewTimer(rand.N(2 * time.Millisecond))
+		timer := time.NewTimer(rand.N(2 * time.Millisecond)) //nolint:gosec // no secret hangs on it
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

@@ -16,8 +16,8 @@ type Proxy struct {
 	target   func() string
 	// muted swallows what the broker says, deaf what clients say.
 	muted, deaf atomic.Bool
-	// lost is what clients say in vain.
-	lost atomic.Pointer[string]
+	// lost is what clients say in vain, last what they say before the broker falls mute.
+	lost, last atomic.Pointer[string]
 
 	mu     sync.Mutex
 	closed bool
@@ -45,6 +45,9 @@ func (p *Proxy) URL() string { return "nats://" + p.listener.Addr().String() }
 // Mute swallows what the broker says from now on: messages arrive there, answers do not come back.
 func (p *Proxy) Mute() { p.muted.Store(true) }
 
+// MuteAfter is Mute from the moment a client has said text: its message arrives, the answer to it does not.
+func (p *Proxy) MuteAfter(text string) { p.last.Store(&text) }
+
 // Deafen swallows what clients say from now on: their messages do not arrive.
 func (p *Proxy) Deafen() { p.deaf.Store(true) }
 
@@ -58,6 +61,7 @@ func (p *Proxy) Down() { p.setDown(true) }
 // Heal lets everything through again. Connections are cut first, since they have lost bytes.
 func (p *Proxy) Heal() {
 	p.cut()
+	p.last.Store(nil)
 	p.muted.Store(false)
 	p.deaf.Store(false)
 	p.setDown(false)
@@ -135,8 +139,11 @@ func (p *Proxy) serve(client net.Conn) {
 }
 
 func (p *Proxy) swallows(said []byte) bool {
-	text := p.lost.Load()
-	return p.deaf.Load() || text != nil && *text != "" && bytes.Contains(said, []byte(*text))
+	if last := p.last.Load(); last != nil && bytes.Contains(said, []byte(*last)) {
+		p.muted.Store(true)
+	}
+	lost := p.lost.Load()
+	return p.deaf.Load() || lost != nil && *lost != "" && bytes.Contains(said, []byte(*lost))
 }
 
 // pass copies until either side is closed, and closes both.
