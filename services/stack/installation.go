@@ -78,13 +78,15 @@ func (i *installation) bind(s settings.Settings, marketName string) error {
 	return nil
 }
 
+// write replaces a file of the installation.
+func (i *installation) write(name string, b []byte) error { return write(i.path(name), b) }
+
 // write replaces a file whole, for the owner alone.
-func (i *installation) write(name string, b []byte) error {
-	path := i.path(name)
+func write(path string, b []byte) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
@@ -92,7 +94,7 @@ func (i *installation) write(name string, b []byte) error {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }

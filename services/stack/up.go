@@ -54,9 +54,6 @@ type Addresses struct {
 	PID              int    `json:"pid"`
 }
 
-// localClient is the one client `renthook up` makes.
-const localClient = "local"
-
 // readyTimeout bounds the start.
 const readyTimeout = 60 * time.Second
 
@@ -111,9 +108,10 @@ func (s *Stack) up(ctx context.Context, c UpConfig) (err error) {
 	if err := s.market(&st, c.Inventory); err != nil {
 		return err
 	}
-	if err := s.credentials(&st); err != nil {
+	if err := s.installation.credentials(&st); err != nil {
 		return err
 	}
+	s.Addresses.SecretFile, s.Addresses.TokenFile = s.installation.path("secrets", webhookFile), s.installation.path("secrets", tokenFile)
 	passwords, err := s.broker(&st)
 	if err != nil {
 		return err
@@ -125,9 +123,8 @@ func (s *Stack) up(ctx context.Context, c UpConfig) (err error) {
 	s.closers.Push("admin", func(context.Context) error { admin.Close(); return nil })
 	s.Addresses.Admin = admin.Addr()
 
-	// Order is first to be stopped last but the broker: a command in hand is recorded before it goes.
 	var started []wire.Service
-	for _, name := range []string{wire.Order, wire.Pricewatch, wire.Notifier, wire.Ingress} {
+	for _, name := range services {
 		service, err := s.start(ctx, name, st, c.Version, passwords[name])
 		if err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
@@ -178,34 +175,8 @@ func (s *Stack) market(st *settings.Settings, inventory string) error {
 	return nil
 }
 
-// credentials makes what is missing: the installation's key, and a secret and a token for the client local.
-func (s *Stack) credentials(st *settings.Settings) error {
-	if st.Installation.Key.Empty() {
-		key, err := s.installation.secret("installation.key", "rhk_")
-		if err != nil {
-			return err
-		}
-		st.Installation.Key = key
-	}
-	local := st.Local()
-	local.SeedDoor = true
-	webhook, err := s.installation.secret("webhook.secret", "whsec_")
-	if err != nil {
-		return err
-	}
-	token, err := s.installation.secret("token", "rht_")
-	if err != nil {
-		return err
-	}
-	s.Addresses.SecretFile, s.Addresses.TokenFile = s.installation.path("secrets", "webhook.secret"), s.installation.path("secrets", "token")
-	local.Secrets = append(local.Secrets, webhook)
-	local.Tokens = append(local.Tokens, token)
-	return nil
-}
-
 // broker starts the embedded server with a user for each service and one for the client local, unless a broker is named.
 func (s *Stack) broker(st *settings.Settings) (map[string]secret.String, error) {
-	passwords := map[string]secret.String{}
 	host, portText, err := net.SplitHostPort(st.NATS.Address)
 	if err != nil {
 		return nil, fmt.Errorf("nats.address: %w", err)
@@ -214,18 +185,10 @@ func (s *Stack) broker(st *settings.Settings) (map[string]secret.String, error) 
 	if err != nil {
 		return nil, fmt.Errorf("nats.address: %w", err)
 	}
-	var users []embed.User
-	for _, name := range []string{wire.Ingress, wire.Order, wire.Pricewatch, wire.Notifier} {
-		if passwords[name], err = s.installation.secret("nats-"+name, "rhn_"); err != nil {
-			return nil, err
-		}
-		users = append(users, embed.User{Name: name, Password: passwords[name]})
-	}
-	local, err := s.installation.secret("nats-"+localClient, "rhn_")
+	users, passwords, err := s.installation.users()
 	if err != nil {
 		return nil, err
 	}
-	users = append(users, embed.User{Name: localClient, Password: local, Publish: clientMayPublish(localClient), Subscribe: clientMaySubscribe(localClient)})
 	server, err := embed.Start(embed.Config{
 		Dir: s.installation.path("nats"), Host: host, Port: port, SyncAlways: true, Users: users, Logger: s.log.With("component", "nats"),
 	})
@@ -235,7 +198,7 @@ func (s *Stack) broker(st *settings.Settings) (map[string]secret.String, error) 
 	s.closers.Push("broker", func(context.Context) error { server.Shutdown(); return nil })
 	st.NATS.URL = server.URL()
 	s.Addresses.NATS = server.Addr()
-	s.Addresses.NATSUser, s.Addresses.NATSPasswordFile = localClient, s.installation.path("secrets", "nats-"+localClient)
+	s.Addresses.NATSUser, s.Addresses.NATSPasswordFile = localClient, s.installation.path("secrets", passwordFile(localClient))
 	return passwords, nil
 }
 

@@ -64,7 +64,7 @@ func (Version) Run(s *Streams) error {
 
 // SettingsFlags say where settings are read.
 type SettingsFlags struct {
-	Config string   `help:"YAML file with settings." type:"existingfile" placeholder:"FILE"`
+	Config string   `help:"YAML file with settings." type:"existingfile" env:"RENTHOOK_CONFIG" placeholder:"FILE"`
 	Set    []string `help:"Set one setting by its name; may be repeated." placeholder:"PATH=VALUE" sep:"none"`
 }
 
@@ -78,4 +78,4 @@ func (f SettingsFlags) Load(s *Streams, sets ...string) (settings.Loaded, error)
 }
 
 // otherNames are variables with our prefix that are no settings.
-var otherNames = []string{"RENTHOOK_RECORDINGS", "RENTHOOK_RUN", "RENTHOOK_TEST_LOG"}
+var otherNames = []string{"RENTHOOK_CONFIG", "RENTHOOK_RECORDINGS", "RENTHOOK_RUN", "RENTHOOK_TEST_LOG"}

@@ -3,9 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -18,6 +22,7 @@ func Alone(name, description string) int {
 	defer stop()
 	var flags struct {
 		SettingsFlags
+		Health  bool `help:"Ask this service, already running, whether it is ready, and exit: 0 when it is."`
 		Version bool `help:"Print the version."`
 	}
 	kong.Parse(&flags, kong.Name(name), kong.Description(description), kong.UsageOnError())
@@ -31,9 +36,46 @@ func Alone(name, description string) int {
 		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return ExitUsage
 	}
+	if flags.Health {
+		if err := health(ctx, l.Settings.Telemetry.Address); err != nil {
+			_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+			return ExitFailure
+		}
+		return ExitOK
+	}
 	if err := wire.Alone(ctx, name, l.Settings, ThisVersion()); err != nil {
 		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return ExitFailure
 	}
 	return ExitOK
+}
+
+// healthTimeout bounds the question whether a service is ready.
+const healthTimeout = 3 * time.Second
+
+// health asks the service at an admin address whether it is ready. A service that listens everywhere is asked on loopback.
+func health(ctx context.Context, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("telemetry.address: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return fmt.Errorf("ask whether it is ready: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask whether it is ready: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		why, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+		return fmt.Errorf("not ready:\n%s", why)
+	}
+	return nil
 }

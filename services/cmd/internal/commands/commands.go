@@ -21,6 +21,7 @@ Start everything, with a simulated market inside: renthook up`
 // Renthook is the command line.
 type Renthook struct {
 	Up      Up          `cmd:"" help:"Run everything in one process: broker, simulated market and the four services."`
+	Init    Init        `cmd:"" help:"Write what the services need as processes of their own."`
 	Hook    Hook        `cmd:"" help:"Sign and send webhooks."`
 	Ls      Ls          `cmd:"" help:"List orders, newest first."`
 	Get     Get         `cmd:"" help:"Show one order."`
