@@ -360,7 +360,11 @@ func TestEndpoints_RetryAfterIsObeyed(t *testing.T) {
 	r.start(config(endpoint(hook, "ops", "slack")), guard())
 	first := r.publish(step(t, 1, "placed", orderv1.Order_PROVISIONING))
 	second := r.publish(step(t, 2, "placed", orderv1.Order_PROVISIONING))
-	equal(t, "first", outcomes(r.settled(first)), []string{"1 retrying", "2 delivered"})
+	tries := r.settled(first)
+	equal(t, "first", outcomes(tries), []string{"1 retrying", "2 delivered"})
+	if next := tries[0].GetNextTime().AsTime().Sub(tries[0].GetTime().AsTime()); next < time.Second {
+		t.Errorf("next try recorded for %s later", next)
+	}
 	equal(t, "second", outcomes(r.settled(second)), []string{"1 delivered"})
 	all := hook.Requests()
 	if len(all) != 3 {

@@ -90,6 +90,45 @@ func TestRestart_FollowersDoNotOvertake(t *testing.T) {
 	equal(t, "POSTs", told, []string{"placed", "placed", "running"})
 }
 
+// TestRestart_WhatWasInTheAirIsNotOvertaken: a process died with a delivery in hand and nothing recorded.
+func TestRestart_WhatWasInTheAirIsNotOvertaken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	hook := webhooktest.Start(t)
+	cfg := config(endpoint(hook, "ops", "slack"))
+	first := r.start(cfg, guard())
+	r.stop(first)
+	placed := step(t, 1, "placed", orderv1.Order_PROVISIONING)
+	id := r.publish(placed)
+	deliveries, err := first.deliveries(compose.Event{ID: id, Client: client, OrderEvent: placed})
+	if err != nil || len(deliveries) != 1 {
+		t.Fatalf("%d deliveries: %v", len(deliveries), err)
+	}
+	if err := first.enqueue(t.Context(), deliveries[0]); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := r.conn.JetStream().Consumer(t.Context(), topology.Deliveries, deliver.Consumer("ops"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In the dead process's hands; its time is up in three seconds.
+	taken, err := consumer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := taken.NakWithDelay(3 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	running := r.publish(step(t, 1, "running", orderv1.Order_RUNNING))
+	r.start(cfg, guard())
+	equal(t, "follower", outcomes(r.settled(running)), []string{"1 delivered"})
+	equal(t, "what was in the air", outcomes(r.settled(id)), []string{"1 delivered"})
+	all := hook.Requests()
+	if len(all) != 2 || !strings.Contains(string(all[0].Body), "placed") {
+		t.Errorf("%d POSTs, want placed and then running", len(all))
+	}
+}
+
 func TestBrokerRestart_NothingIsLostOrTwice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -131,6 +170,11 @@ func TestReplicas_ShareTheWork(t *testing.T) {
 	r.idle()
 	// The replica that stopped has finished the POSTs it had in the air.
 	once(t, hook, events)
+	var stored []string
+	for _, m := range r.messages(topology.Deliveries) {
+		stored = append(stored, m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
+	}
+	equal(t, "deliveries in the order of the journal, whoever stored them", stored, ids)
 }
 
 func TestReplicas_RespectEachOthersBackOff(t *testing.T) {

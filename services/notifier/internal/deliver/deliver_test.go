@@ -112,6 +112,22 @@ func TestHandle_SentIsNotSentAgainWhenTheRecordFails(t *testing.T) {
 	}
 }
 
+func TestHandle_FailedAttemptIsCountedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, refusing)
+	if err := b.handle(t.Context(), b.message(1, 0)); err == nil {
+		t.Fatal("a failed attempt comes back later")
+	}
+	a := b.recorded(Retrying)
+	due := a.GetNextTime().AsTime()
+	if turn := b.lane.enter(of(1, "ord_a", "https://r.example"), due.Add(-time.Second)); turn.verdict != wait || turn.after != time.Second {
+		t.Errorf("before it is due: %+v", turn)
+	}
+	if turn := b.lane.enter(of(1, "ord_a", "https://r.example"), due); turn.verdict != attempt || turn.number != 2 {
+		t.Errorf("when it is due: %+v, want the second attempt", turn)
+	}
+}
+
 func TestHandle_CutOffIsNoAttempt(t *testing.T) {
 	t.Parallel()
 	stopping := errors.New("stopping")

@@ -15,8 +15,8 @@ func DefaultSchedule() []time.Duration {
 	}
 }
 
-// jitter is the part of a step that is added at random, so that a crowd that failed together comes back spread.
-const jitter = 0.2
+// jitter gives the most that is added to a step at random, so that a crowd that failed together comes back spread.
+func jitter(step time.Duration) time.Duration { return step / 5 }
 
 // checkSchedule refuses schedules that could not be kept.
 func checkSchedule(steps []time.Duration) error {
@@ -28,7 +28,7 @@ func checkSchedule(steps []time.Duration) error {
 		if s < 0 {
 			return fmt.Errorf("delivery schedule: step %s is negative", s)
 		}
-		total += s + time.Duration(float64(s)*jitter)
+		total += s + jitter(s)
 	}
 	if total > patience {
 		return fmt.Errorf("delivery schedule: %s in all, but a delivery is given up after %s", total, patience)
@@ -42,5 +42,5 @@ func next(steps []time.Duration, n int) (time.Duration, bool) {
 		return 0, false
 	}
 	step := steps[n]
-	return step + time.Duration(rand.Float64()*jitter*float64(step)), true
+	return step + rand.N(jitter(step)+1), true //nolint:gosec // no secret hangs on it
 }
