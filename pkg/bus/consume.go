@@ -142,6 +142,8 @@ type pump struct {
 const (
 	pauseShort = 100 * time.Millisecond
 	pauseLong  = 5 * time.Second
+	// pullExpiry is how long one pull request waits at the broker.
+	pullExpiry = 30 * time.Second
 )
 
 // load reads the consumer's configuration, waiting for the broker while it is away.
@@ -184,8 +186,8 @@ func (p *pump) session(ctx context.Context) (taken bool, err error) {
 		return false, err
 	}
 	// One message at a time is pulled: one that waits in a buffer would have its AckWait running.
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(1), jetstream.PullExpiry(30*time.Second),
-		jetstream.PullHeartbeat(p.opts.Idle/4))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(1), jetstream.PullExpiry(pullExpiry),
+		jetstream.PullHeartbeat(min(p.opts.Idle/4, pullExpiry/2)))
 	if err != nil {
 		return false, fmt.Errorf("open the iterator: %w", err)
 	}
