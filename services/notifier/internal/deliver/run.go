@@ -17,6 +17,9 @@ import (
 	"github.com/renthook/renthook/services/internal/topology"
 )
 
+// resumeTimeout bounds learning what one endpoint has open.
+const resumeTimeout = 30 * time.Second
+
 // Run delivers until ctx ends, then returns nil once every worker has. The consumers must exist.
 func (d *Deliverer) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -59,9 +62,13 @@ func (d *Deliverer) serve(ctx context.Context, t Target) error {
 	return d.bus.Consume(ctx, topology.Deliveries, Consumer(t.Endpoint), w.handle, opts)
 }
 
-// resume reads the deliveries that were handed out before and are not acknowledged.
+// resume reads the deliveries that were handed out before and are not acknowledged: those after the consumer's ack
+// floor that no record has settled.
 func (d *Deliverer) resume(ctx context.Context, l *lane) error {
-	consumer, err := d.bus.JetStream().Consumer(ctx, topology.Deliveries, Consumer(l.endpoint))
+	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
+	js := d.bus.JetStream()
+	consumer, err := js.Consumer(ctx, topology.Deliveries, Consumer(l.endpoint))
 	if err != nil {
 		return err
 	}
@@ -69,26 +76,40 @@ func (d *Deliverer) resume(ctx context.Context, l *lane) error {
 	if info.NumAckPending == 0 {
 		return nil
 	}
-	stream, err := d.bus.JetStream().Stream(ctx, topology.Deliveries)
+	out, err := js.OrderedConsumer(ctx, topology.Deliveries, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{topology.DeliveriesTo(l.endpoint)},
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: info.AckFloor.Stream + 1,
+	})
 	if err != nil {
 		return err
 	}
-	for seq := info.AckFloor.Stream + 1; seq <= info.Delivered.Stream; seq++ {
-		raw, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(topology.DeliveriesTo(l.endpoint)))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
+	state, err := out.Info(ctx)
+	if err != nil || state.NumPending == 0 {
+		return err
+	}
+	messages, err := out.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
 		}
-		seq = raw.Sequence
-		delivery := &deliveryv1.Delivery{}
-		if seq > info.Delivered.Stream || (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(raw.Data, delivery) != nil {
-			continue // past the end; or not to be read, which the handler will say
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
 		}
-		l.resume(delivery, time.Now())
+		delivery := &deliveryv1.Delivery{}
+		// One that cannot be read is for the handler to say.
+		if meta.Sequence.Stream <= info.Delivered.Stream && (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(m.Data(), delivery) == nil {
+			l.resume(delivery, time.Now())
+		}
+		if meta.Sequence.Stream >= info.Delivered.Stream || meta.NumPending == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 // follow folds ATTEMPTS into the lanes, those of other replicas included, and calls caughtUp once everything
