@@ -89,7 +89,7 @@ func (c *checker) addresses() {
 		if _, err := hostOf(a.address); err != nil {
 			c.refuse(a.setting, "%v", err)
 		} else if a.grpc {
-			if err := CheckBind(a.setting, a.address, tokens, "give a client a token"); err != nil {
+			if err := checkBind(a.setting, a.address, tokens, "give a client a token"); err != nil {
 				c.problems = append(c.problems, err)
 			}
 		}
@@ -101,8 +101,8 @@ func (c *checker) addresses() {
 	c.must(c.s.NATS.Password.Empty() || c.s.NATS.User != "", "nats.password", "stated without nats.user")
 }
 
-// CheckBind refuses an address that other machines may reach when nothing there asks for credentials.
-func CheckBind(setting, address string, credentials bool, remedy string) error {
+// checkBind refuses an address that other machines may reach when nothing there asks for credentials.
+func checkBind(setting, address string, credentials bool, remedy string) error {
 	host, err := hostOf(address)
 	if err != nil {
 		return fmt.Errorf("%s: %w", setting, err)
@@ -188,6 +188,10 @@ func (c *checker) timing() {
 	}
 	c.must(o.ConfirmWindowBlind >= o.ConfirmWindow, "order.confirm_window_blind", "%s is shorter than order.confirm_window, %s",
 		config.FormatDuration(o.ConfirmWindowBlind), config.FormatDuration(o.ConfirmWindow))
+	// The lease is counted from its last renewal, a third of it old at most; a create must fit into the rest.
+	c.must(o.LeaseTTL >= 10*time.Second && o.LeaseTTL%time.Second == 0, "order.lease_ttl", "want whole seconds, at least 10")
+	c.must(o.LeaseTTL*2/3 > o.CallTimeout+2*time.Second, "order.lease_ttl", "%s is too short for order.call_timeout of %s: no create could go out",
+		config.FormatDuration(o.LeaseTTL), config.FormatDuration(o.CallTimeout))
 	// The bucket that remembers the asks keeps them for an hour at most.
 	c.must(c.s.Ingress.LegacyDedupeWindow <= time.Hour, "ingress.legacy_dedupe_window", "more than 1h")
 	if c.s.Mode == Sim {

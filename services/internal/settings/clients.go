@@ -35,7 +35,6 @@ func (c *checker) clients() {
 		for _, s := range client.Scopes {
 			c.must(slices.Contains(Scopes, s), at+".scopes", "%q is no scope: one of %s", s, strings.Join(Scopes, " "))
 		}
-		c.must(!client.PricePerHour.IsNeg(), at+".price_per_hour", "%s is negative", client.PricePerHour)
 		for n, s := range client.Secrets {
 			c.webhookSecret(fmt.Sprintf("%s.secrets[%d]", at, n), s)
 			c.single(held, fmt.Sprintf("%s.secrets[%d]", at, n), s)

@@ -247,8 +247,6 @@ type Client struct {
 	Scopes []string `yaml:"scopes"`
 	// SeedDoor says that its secrets verify the routes under /webhook/.
 	SeedDoor bool `yaml:"seed_door"`
-	// PricePerHour caps what its asks may cost, USD per hour for a whole server; 0 leaves limits.price_per_hour.
-	PricePerHour decimal.Decimal `yaml:"price_per_hour"`
 }
 
 // May says whether the client holds a scope.
