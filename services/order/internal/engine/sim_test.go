@@ -1,0 +1,479 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/renthook/renthook/pkg/journal"
+	"github.com/renthook/renthook/pkg/seal"
+	"github.com/renthook/renthook/pkg/secret"
+	"github.com/renthook/renthook/services/internal/topology"
+	"github.com/renthook/renthook/services/order/internal/engine"
+	"github.com/renthook/renthook/services/order/internal/pace"
+	"github.com/renthook/renthook/services/order/internal/prove"
+	"github.com/renthook/renthook/services/order/internal/rental"
+	"github.com/renthook/renthook/services/order/internal/view"
+	"github.com/renthook/renthook/services/order/internal/world"
+)
+
+// TestSim lets the real engine live through storms: a market that lies, a journal that fails before and after storing,
+// crashes, duplicates, humans on the same account. Afterwards the market's own ledger is held against the journal.
+// RENTHOOK_SEEDS says how many seeds, RENTHOOK_SEED which one alone.
+func TestSim(t *testing.T) {
+	t.Parallel()
+	seeds := 30
+	if n, err := strconv.Atoi(os.Getenv("RENTHOOK_SEEDS")); err == nil {
+		seeds = n
+	}
+	first := uint64(1)
+	if n, err := strconv.ParseUint(os.Getenv("RENTHOOK_SEED"), 10, 64); err == nil {
+		first, seeds = n, 1
+	}
+	var total tally
+	for seed := first; seed < first+uint64(seeds); seed++ {
+		synctest.Test(t, func(t *testing.T) { total.add(simulate(t, seed)) })
+		if t.Failed() {
+			t.Fatalf("seed %d: run it alone with RENTHOOK_SEED=%d", seed, seed)
+		}
+	}
+	t.Logf("%d seeds: %+v", seeds, total)
+	if total.Running == 0 || total.Crashes == 0 || total.Creates < seeds || total.Cancels == 0 {
+		t.Errorf("the storm was none: %+v", total)
+	}
+}
+
+// tally is what the seeds went through together.
+type tally struct{ Orders, Running, Creates, Cancels, Crashes, Humans int }
+
+func (t *tally) add(o tally) {
+	t.Orders += o.Orders
+	t.Running += o.Running
+	t.Creates += o.Creates
+	t.Cancels += o.Cancels
+	t.Crashes += o.Crashes
+	t.Humans += o.Humans
+}
+
+// store is the journal of an account in memory: it outlives crashes, and fences.
+type store struct {
+	mu      sync.Mutex
+	records []journal.Record
+	epoch   uint64
+}
+
+// pen is one writer of the store; it dies by chance, before or after an append is stored.
+type pen struct {
+	store *store
+	epoch uint64
+	dead  bool
+	// fail says what becomes of an append: 0 stored, 1 not stored, 2 stored and reported failed.
+	fail func() int
+}
+
+var errPen = errors.New("the journal went away")
+
+func (s *store) put(entries []journal.Entry) (first, last uint64) {
+	first = uint64(len(s.records)) + 1
+	for _, e := range entries {
+		s.records = append(s.records, journal.Record{Seq: uint64(len(s.records)) + 1, Subject: e.Subject, Header: e.Header, Data: e.Data, Time: time.Now()})
+	}
+	return first, uint64(len(s.records))
+}
+
+func (p *pen) Append(_ context.Context, entries ...journal.Entry) (first, last uint64, err error) {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	if p.dead || p.epoch != p.store.epoch {
+		return 0, 0, journal.ErrDead
+	}
+	switch p.fail() {
+	case 1:
+		p.dead = true
+		return 0, 0, errPen
+	case 2:
+		p.store.put(entries)
+		p.dead = true
+		return 0, 0, errPen
+	}
+	first, last = p.store.put(entries)
+	return first, last, nil
+}
+
+func (p *pen) Last() uint64 {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	return uint64(len(p.store.records))
+}
+
+func (p *pen) Epoch() uint64 { return p.epoch }
+
+// rig is one simulated installation.
+type rig struct {
+	t      *testing.T
+	rng    *rand.Rand
+	config engine.Config
+	market *liar
+	store  *store
+	box    *seal.Box
+
+	mu       sync.Mutex
+	commands []engine.Command
+	holder   *engine.Holder
+	world    *world.World
+	pen      *pen
+	stop     context.CancelFunc
+	stormy   bool
+	crashes  int
+	running  sync.WaitGroup
+}
+
+func simConfig() engine.Config {
+	return engine.Config{
+		Account: "main", Clients: map[string]engine.Client{"local": {CancelAny: false, Create: true, Cancel: true}},
+		Image: "nvidia/cuda:12", Ports: map[int]string{22: "tcp"}, Currency: "auto", MaxDuration: 2 * time.Hour, Ceiling: dec("5"),
+		OrdersPerHour: 100, CreatesPerHour: 1000, LiveRentals: 100, MaxCandidates: 5, MinReliability: 0.8, SpotHeadroom: dec("1.02"), FailedBootUSD: dec("5"),
+		Fees: view.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.1")}, RequiredPrice: true, Markers: 2, ProbeSSH: true,
+		CallTimeout: simTimeout, BootDeadline: 4 * time.Minute, PlaceDeadline: 30 * time.Minute, SweepInterval: 45 * time.Second, LeaseTTL: 30 * time.Second,
+		Prove: prove.Config{Window: 180 * time.Second, WindowBlind: 600 * time.Second, InstallationPort: engine.InstallationPort(7)},
+		Pace:  pace.Config{CallGap: simCallGap, CreateGap: simCreateGap},
+	}
+}
+
+func simulate(t *testing.T, seed uint64) tally {
+	rng := rand.New(rand.NewPCG(seed, 0x72656e74))
+	box, err := seal.New(secret.New(strings.Repeat("k", 40)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, rng: rng, config: simConfig(), market: newLiar(rand.New(rand.NewPCG(seed, 1))), store: &store{}, box: box, stormy: true}
+	r.boot()
+	storm := time.Now().Add(time.Duration(8+rng.IntN(12)) * time.Minute)
+	for time.Now().Before(storm) {
+		time.Sleep(time.Duration(1+rng.IntN(20)) * time.Second)
+		switch rng.IntN(10) {
+		case 0, 1, 2:
+			r.ask()
+		case 3:
+			r.cancelSome()
+		case 4, 5:
+			r.market.disturb(r.config.Image)
+		case 6:
+			r.crash()
+			time.Sleep(time.Duration(rng.IntN(20)) * time.Second)
+			r.boot()
+		case 7:
+			r.again()
+		}
+	}
+	// Calm: everything must come to rest.
+	r.mu.Lock()
+	r.stormy = false
+	r.mu.Unlock()
+	r.market.mu.Lock()
+	r.market.lying = false
+	r.market.mu.Unlock()
+	if rng.IntN(2) == 0 {
+		r.crash()
+		r.boot()
+	}
+	time.Sleep(40 * time.Minute)
+	out := r.check()
+	r.crash()
+	r.running.Wait()
+	return out
+}
+
+// boot is a new process: it replays the journal, claims it, and goes on. A process before it that still runs is fenced
+// by that, and its supervisor ends it.
+func (r *rig) boot() {
+	r.mu.Lock()
+	if r.stop != nil {
+		r.stop()
+	}
+	r.mu.Unlock()
+	r.market.mu.Lock()
+	r.market.graceUntil = time.Now().Add(simTimeout + simCallGap)
+	r.market.mu.Unlock()
+	w := world.New("main")
+	r.store.mu.Lock()
+	for _, rec := range r.store.records {
+		if err := w.Apply(rec); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	_, released := w.Holder()
+	last := uint64(len(r.store.records))
+	entry, err := engine.Holding("main", fmt.Sprintf("holder-%d", last+1), last+1, time.Now())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.store.put([]journal.Entry{entry})
+	r.store.epoch = last + 1
+	rec := r.store.records[last]
+	r.store.mu.Unlock()
+	if err := w.Apply(rec); err != nil {
+		r.t.Fatal(err)
+	}
+	p := &pen{store: r.store, epoch: last + 1, fail: r.fate}
+	log := slog.New(slog.DiscardHandler)
+	if os.Getenv("RENTHOOK_TEST_LOG") != "" {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	h := engine.NewHolder(r.config, engine.Deps{
+		Log: log, World: w, Books: r.market, Account: r.market, Box: r.box,
+		Remaining: func() time.Duration { return 25 * time.Second }, Dial: answer, Random: r.random,
+	}, p, !released)
+	ctx, stop := context.WithCancel(context.Background())
+	r.mu.Lock()
+	r.holder, r.world, r.pen, r.stop = h, w, p, stop
+	r.mu.Unlock()
+	r.running.Go(func() {
+		err := h.Run(ctx)
+		if ctx.Err() == nil {
+			// The journal failed under it: another process takes over after a while.
+			_ = err
+			time.Sleep(5 * time.Second)
+			r.mu.Lock()
+			current := r.holder == h
+			r.mu.Unlock()
+			if current {
+				r.crash()
+				r.boot()
+			}
+		}
+	})
+	r.running.Go(func() { r.deliver(ctx, h, w) })
+}
+
+func (r *rig) random() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rng.Uint64()
+}
+
+// fate is what becomes of an append.
+func (r *rig) fate() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.stormy || r.rng.IntN(100) >= 3 {
+		return 0
+	}
+	return 1 + r.rng.IntN(2)
+}
+
+// crash ends the process where it stands: nothing more is written, what is out stays out.
+func (r *rig) crash() {
+	r.mu.Lock()
+	p, stop := r.pen, r.stop
+	r.crashes++
+	r.mu.Unlock()
+	p.store.mu.Lock()
+	p.dead = true
+	p.store.mu.Unlock()
+	stop()
+}
+
+// deliver hands every command without a record to the holder, in order, until it has one.
+func (r *rig) deliver(ctx context.Context, h *engine.Holder, w *world.World) {
+	for n := 0; ctx.Err() == nil; {
+		r.mu.Lock()
+		var c engine.Command
+		if n < len(r.commands) {
+			c = r.commands[n]
+		}
+		r.mu.Unlock()
+		if c.Seq == 0 {
+			sleep(ctx, 200*time.Millisecond)
+			continue
+		}
+		if err := h.Command(ctx, c); err != nil && !w.Handled(c.Seq) {
+			sleep(ctx, time.Second)
+			continue
+		}
+		n++
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func (r *rig) publish(verb, key, body string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	subject := topology.Command{Client: "local", Noun: "order", Verb: verb, Key: key}.Subject()
+	for _, c := range r.commands {
+		if c.Subject == subject {
+			return // the broker refuses a second
+		}
+	}
+	r.commands = append(r.commands, engine.Command{Subject: subject, Body: []byte(body), Seq: uint64(len(r.commands)) + 1, Time: time.Now()})
+}
+
+func (r *rig) ask() {
+	kind := []string{"any", "on-demand", "spot"}[r.rng.IntN(3)]
+	price := []string{"0.35", "0.45", "0.6"}[r.rng.IntN(3)]
+	r.publish("create", fmt.Sprintf("k%d", r.rng.IntN(1000)), fmt.Sprintf(`{"gpu":"RTX 4090","market_type":%q,"max_price":%q}`, kind, price))
+}
+
+// cancelSome ends some order, perhaps one whose create has not come yet, perhaps one that is not there.
+func (r *rig) cancelSome() {
+	r.publish("cancel", fmt.Sprintf("c%d", r.rng.IntN(1000)), fmt.Sprintf(`{"order_id":"op_order-create_k%d"}`, r.rng.IntN(1000)))
+	r.mu.Lock()
+	w := r.world
+	r.mu.Unlock()
+	if live := w.Live(); len(live) > 0 {
+		r.publish("cancel", fmt.Sprintf("d%d", r.rng.IntN(1000)), fmt.Sprintf(`{"order_id":%q}`, live[r.rng.IntN(len(live))].ID))
+	}
+}
+
+// again delivers a command that has its record a second time.
+func (r *rig) again() {
+	r.mu.Lock()
+	h := r.holder
+	if len(r.commands) == 0 {
+		r.mu.Unlock()
+		return
+	}
+	c := r.commands[r.rng.IntN(len(r.commands))]
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_ = h.Command(ctx, c)
+}
+
+// answer is a host whose ssh port speaks.
+func answer(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	go func() { _, _ = there.Write([]byte("SSH-2.0-x\r\n")); _ = there.Close() }()
+	return here, nil
+}
+
+// check holds the market's ledger against the journal.
+func (r *rig) check() (out tally) {
+	t := r.t
+	r.mu.Lock()
+	w, commands := r.world, r.commands
+	out.Crashes = r.crashes
+	r.mu.Unlock()
+	r.market.mu.Lock()
+	defer r.market.mu.Unlock()
+
+	for _, v := range r.market.violations {
+		t.Errorf("rate rules: %s", v)
+	}
+	for _, c := range commands {
+		name, _ := topology.ParseCommand(c.Subject)
+		op, ok := w.Operation("local", name.Operation())
+		if !ok || !op.Done {
+			o := w.Order(op.OrderID)
+			t.Errorf("command %s is not settled: known %v, order %s", c.Subject, ok, show(o))
+		}
+	}
+	held := map[int64]string{}
+	for _, o := range w.Orders() {
+		out.Orders++
+		if !o.State.Terminal() && o.State != rental.Running {
+			t.Errorf("not at rest: %s", show(o))
+		}
+		if o.State == rental.Running {
+			out.Running++
+			held[o.HeldIntent().RentalID] = o.ID
+		}
+	}
+	spans := map[string][][2]time.Time{}
+	for _, l := range r.market.lots {
+		if l.human {
+			out.Humans++
+			if r.market.cancelled[l.ID] > 0 {
+				t.Errorf("a human's rental %d was cancelled", l.ID)
+			}
+			continue
+		}
+		id := owner(w, l)
+		switch {
+		case id == "":
+			t.Errorf("rental %d on server %d is nobody's", l.ID, l.ServerID)
+		case l.live() && held[l.ID] == "":
+			t.Errorf("rental %d of %s bills and no order runs on it: %s", l.ID, id, show(w.Order(id)))
+		case !l.live() && held[l.ID] != "":
+			t.Errorf("order %s runs on rental %d, which is gone", held[l.ID], l.ID)
+		}
+		end := l.gone
+		if l.live() {
+			end = time.Now()
+		}
+		spans[id] = append(spans[id], [2]time.Time{l.Created, end})
+		if o := w.Order(id); o != nil {
+			if usd, err := l.PerDay.Quo(dec("24")); err != nil || usd.Cmp(o.Ask.Ceiling) > 0 {
+				t.Errorf("rental %d at %s per day, ceiling %s per hour", l.ID, l.PerDay, o.Ask.Ceiling)
+			}
+		}
+	}
+	for id, s := range spans {
+		if d := overlap(s); d > 120*time.Second {
+			t.Errorf("order %s: two rentals for %s", id, d)
+		}
+	}
+	out.Creates = r.market.creates
+	for _, n := range r.market.cancelled {
+		out.Cancels += n
+	}
+	return out
+}
+
+// owner is the order whose marker a rental carries.
+func owner(w *world.World, l *lot) string {
+	for _, o := range w.Orders() {
+		for _, i := range o.Intents {
+			if len(i.Markers) == 2 && l.ServerID == i.Server.ID {
+				if _, ok := l.TCPPorts[i.Markers[1]]; ok {
+					return o.ID
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// overlap is how long more than one span lasted at once.
+func overlap(spans [][2]time.Time) (sum time.Duration) {
+	slices.SortFunc(spans, func(a, b [2]time.Time) int { return a[0].Compare(b[0]) })
+	var end time.Time
+	for _, s := range spans {
+		if s[0].Before(end) {
+			until := s[1]
+			if end.Before(until) {
+				until = end
+			}
+			sum += until.Sub(s[0])
+		}
+		if s[1].After(end) {
+			end = s[1]
+		}
+	}
+	return sum
+}
+
+func show(o *rental.Order) string {
+	if o == nil {
+		return "none"
+	}
+	b, _ := o.Marshal()
+	return string(b)
+}
