@@ -25,8 +25,10 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	otellog "go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -51,6 +53,7 @@ type Telemetry struct {
 	registry *prometheus.Registry
 	traces   *sdktrace.TracerProvider
 	metrics  *sdkmetric.MeterProvider
+	closers  []func(context.Context) error
 
 	mu     sync.Mutex
 	checks []check
@@ -69,43 +72,74 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 	if c.Getenv == nil {
 		c.Getenv = os.Getenv
 	}
-	logger, err := newLogger(c)
-	if err != nil {
-		return nil, err
-	}
-	t := &Telemetry{logger: logger, registry: prometheus.NewRegistry()}
+	t := &Telemetry{registry: prometheus.NewRegistry()}
 	t.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	res := resource.NewSchemaless(attribute.String("service.name", c.Service), attribute.String("service.version", c.Version))
-
-	pull, err := otelprom.New(otelprom.WithRegisterer(t.registry))
+	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are stronger than what we say of ourselves.
+	res, err := resource.New(ctx, resource.WithAttributes(
+		attribute.String("service.name", c.Service), attribute.String("service.version", c.Version)), resource.WithFromEnv())
 	if err != nil {
-		return nil, fmt.Errorf("make the Prometheus exporter: %w", err)
+		return nil, fmt.Errorf("read the OTEL_ variables about this process: %w", err)
 	}
-	readers := []sdkmetric.Option{sdkmetric.WithResource(res), sdkmetric.WithReader(pull)}
-	if asked(c, "METRICS") {
-		push, err := autoexport.NewMetricReader(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("make the metrics exporter of the OTEL_ variables: %w", err)
-		}
-		readers = append(readers, sdkmetric.WithReader(push))
+	err = errors.Join(t.openMetrics(ctx, c, res), t.openTraces(ctx, c, res), t.openLogs(ctx, c, res))
+	if err != nil {
+		return nil, errors.Join(err, t.Shutdown(ctx))
 	}
-	t.metrics = sdkmetric.NewMeterProvider(readers...)
-
-	spans := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
-	if asked(c, "TRACES") {
-		exporter, err := autoexport.NewSpanExporter(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("make the trace exporter of the OTEL_ variables: %w", err)
-		}
-		spans = append(spans, sdktrace.WithBatcher(exporter))
-	}
-	t.traces = sdktrace.NewTracerProvider(spans...)
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	return t, nil
 }
 
+func (t *Telemetry) openMetrics(ctx context.Context, c Config, res *resource.Resource) error {
+	pull, err := otelprom.New(otelprom.WithRegisterer(t.registry))
+	if err != nil {
+		return fmt.Errorf("make the Prometheus exporter: %w", err)
+	}
+	options := []sdkmetric.Option{sdkmetric.WithResource(res), sdkmetric.WithReader(pull)}
+	if asked(c, "METRICS") {
+		push, err := autoexport.NewMetricReader(ctx)
+		if err != nil {
+			return fmt.Errorf("make the metrics exporter of the OTEL_ variables: %w", err)
+		}
+		options = append(options, sdkmetric.WithReader(push))
+	}
+	t.metrics = sdkmetric.NewMeterProvider(options...)
+	t.closers = append(t.closers, t.metrics.Shutdown)
+	return nil
+}
+
+func (t *Telemetry) openTraces(ctx context.Context, c Config, res *resource.Resource) error {
+	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)}
+	if asked(c, "TRACES") {
+		exporter, err := autoexport.NewSpanExporter(ctx)
+		if err != nil {
+			return fmt.Errorf("make the trace exporter of the OTEL_ variables: %w", err)
+		}
+		options = append(options, sdktrace.WithBatcher(exporter))
+	}
+	t.traces = sdktrace.NewTracerProvider(options...)
+	t.closers = append(t.closers, t.traces.Shutdown)
+	return nil
+}
+
+func (t *Telemetry) openLogs(ctx context.Context, c Config, res *resource.Resource) (err error) {
+	var provider otellog.LoggerProvider
+	if asked(c, "LOGS") {
+		exporter, err := autoexport.NewLogExporter(ctx)
+		if err != nil {
+			return fmt.Errorf("make the log exporter of the OTEL_ variables: %w", err)
+		}
+		logs := sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(sdklog.NewBatchProcessor(exporter)))
+		t.closers = append(t.closers, logs.Shutdown)
+		provider = logs
+	}
+	t.logger, err = newLogger(c, provider)
+	return err
+}
+
 // asked says that the standard variables want a signal exported.
 func asked(c Config, signal string) bool {
+	if strings.EqualFold(c.Getenv("OTEL_SDK_DISABLED"), "true") {
+		return false
+	}
 	exporter := c.Getenv("OTEL_" + signal + "_EXPORTER")
 	if exporter == "" {
 		return c.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || c.Getenv("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != ""
@@ -114,39 +148,24 @@ func asked(c Config, signal string) bool {
 	return exporter != "none" && exporter != "prometheus"
 }
 
-func newLogger(c Config) (*slog.Logger, error) {
+// newLogger writes lines, and exports them as well when there is somewhere to.
+func newLogger(c Config, exporter otellog.LoggerProvider) (*slog.Logger, error) {
 	var level slog.Level
 	if c.Level != "" {
 		if err := level.UnmarshalText([]byte(c.Level)); err != nil {
 			return nil, fmt.Errorf("log level %q: want debug, info, warn or error", c.Level)
 		}
 	}
-	options := &slog.HandlerOptions{Level: level}
-	var h slog.Handler
-	switch c.Format {
-	case "", "json":
-		h = slog.NewJSONHandler(c.Output, options)
-	case "text":
-		h = slog.NewTextHandler(c.Output, options)
-	default:
-		return nil, fmt.Errorf("log format %q: want json or text", c.Format)
+	h, err := newHandler(c.Output, c.Format, level)
+	if err != nil {
+		return nil, err
 	}
-	return slog.New(traced{h}).With("service", c.Service, "version", c.Version), nil
-}
-
-// traced adds the trace of the context to a line.
-type traced struct{ slog.Handler }
-
-func (h traced) Handle(ctx context.Context, r slog.Record) error {
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
-		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	h = h.WithAttrs([]slog.Attr{slog.String("service", c.Service), slog.String("version", c.Version)})
+	if exporter != nil {
+		h = slog.NewMultiHandler(h, exported{to: exporter.Logger(c.Service), level: level})
 	}
-	return h.Handler.Handle(ctx, r)
+	return slog.New(h), nil
 }
-
-func (h traced) WithAttrs(a []slog.Attr) slog.Handler { return traced{h.Handler.WithAttrs(a)} }
-
-func (h traced) WithGroup(name string) slog.Handler { return traced{h.Handler.WithGroup(name)} }
 
 // Logger writes lines.
 func (t *Telemetry) Logger() *slog.Logger { return t.logger }
@@ -196,7 +215,11 @@ func (t *Telemetry) ready(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, b.String())
 }
 
-// Shutdown sends what is still to be exported.
+// Shutdown sends what is still to be exported. Lines logged later are still written, but not exported.
 func (t *Telemetry) Shutdown(ctx context.Context) error {
-	return errors.Join(t.traces.Shutdown(ctx), t.metrics.Shutdown(ctx))
+	var problems []error
+	for _, stop := range t.closers {
+		problems = append(problems, stop(ctx))
+	}
+	return errors.Join(problems...)
 }

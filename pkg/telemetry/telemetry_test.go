@@ -93,3 +93,17 @@ func TestUnknownLevelAndFormatAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestProfilesAreServed(t *testing.T) {
+	t.Parallel()
+	tel := open(t, telemetry.Config{Service: "x"})
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/goroutine"} {
+		if w := get(tel, path); w.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	// The command line may hold a secret.
+	if w := get(tel, "/debug/pprof/cmdline"); w.Code != http.StatusNotFound {
+		t.Errorf("the command line is served: %d", w.Code)
+	}
+}
