@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -31,7 +32,15 @@ const patience = 3 * time.Minute
 // programs holds the binaries under test, built once.
 var programs string
 
+// atOnce is how many tests run at once: they wait more than they work.
+const atOnce = "4"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", atOnce); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := func() int {
 		dir, err := os.MkdirTemp("", "renthook-e2e-")
 		if err != nil {
@@ -204,6 +213,49 @@ func (r *renthook) tryHook(ctx context.Context, route, body string, header ...st
 	defer func() { _ = res.Body.Close() }()
 	a := answer{code: res.StatusCode, header: res.Header}
 	return a, json.NewDecoder(res.Body).Decode(&a)
+}
+
+// read asks the native door, and says with what status it answered.
+func (r *renthook) read(t *testing.T, path string, into any) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.HTTP+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode == http.StatusOK {
+		if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+	}
+	return res.StatusCode
+}
+
+// operation is what became of one command.
+type operation struct {
+	Done    bool   `json:"done"`
+	Stage   string `json:"stage"`
+	OrderID string `json:"order_id"`
+	Failure struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"failure"`
+	Order struct {
+		State         string      `json:"state"`
+		MarketOrderID json.Number `json:"market_order_id"`
+	} `json:"order"`
+}
+
+// settled waits until a command is.
+func (r *renthook) settled(t *testing.T, id string) (op operation) {
+	t.Helper()
+	eventually(t, id+" to be settled", func() bool { return r.read(t, "/v1/operations/"+id+"?wait=20s", &op) == http.StatusOK && op.Done })
+	return op
 }
 
 // receiver collects callbacks.
