@@ -22,6 +22,8 @@ import (
 
 // checker holds settings against the rules and collects what it finds.
 type checker struct {
+	// makesCredentials: the program gives its own client a token before it listens.
+	makesCredentials bool
 	s        *Settings
 	problems []error
 	notices  []Notice
@@ -73,7 +75,7 @@ func (c *checker) oneOf(setting, value string, allowed ...string) {
 }
 
 func (c *checker) addresses() {
-	tokens := slices.ContainsFunc(c.s.Clients, func(c Client) bool { return len(c.Tokens) > 0 })
+	tokens := c.makesCredentials || slices.ContainsFunc(c.s.Clients, func(c Client) bool { return len(c.Tokens) > 0 })
 	for _, a := range []struct {
 		setting, address string
 		grpc             bool

@@ -27,6 +27,8 @@ type Sources struct {
 	Environ []string
 	// Sets are "path=value".
 	Sets []string
+	// MakesCredentials says that the program gives a client a token itself before it listens.
+	MakesCredentials bool
 	// OtherNames are variables with our prefix that the program reads for itself.
 	OtherNames []string
 }
@@ -77,7 +79,7 @@ func LoadAll(src Sources) (Loaded, error) {
 	l.Origins, read = config.Load(&l.Settings, from)
 	problems = append(problems, read)
 	problems = append(problems, l.Settings.adopt(env)...)
-	c := checker{s: &l.Settings}
+	c := checker{s: &l.Settings, makesCredentials: src.MakesCredentials}
 	c.all()
 	l.Notices = append(l.Notices, c.notices...)
 	if err := errors.Join(append(problems, c.problems...)...); err != nil {

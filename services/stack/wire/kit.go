@@ -180,6 +180,9 @@ func (k *Kit) notifier(context.Context) (Service, error) {
 
 // ingress makes the service at the doors.
 func (k *Kit) ingress(ctx context.Context) (Service, error) {
+	if err := k.settings.NeedSecret(); err != nil {
+		return nil, err
+	}
 	conn, err := grpc.NewClient(k.settings.Order.GRPCAddress, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, fmt.Errorf("order.grpc_address: %w", err)

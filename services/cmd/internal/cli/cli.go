@@ -68,9 +68,12 @@ type SettingsFlags struct {
 	Set    []string `help:"Set one setting by its name; may be repeated." placeholder:"PATH=VALUE" sep:"none"`
 }
 
-// Load reads the settings and prints what the operator should know.
-func (f SettingsFlags) Load(s *Streams, sets ...string) (settings.Loaded, error) {
-	l, err := settings.LoadAll(settings.Sources{File: f.Config, EnvFile: ".env", Environ: s.Environ, Sets: append(sets, f.Set...), OtherNames: otherNames})
+// Load reads the settings and prints what the operator should know. makesCredentials is for a program that gives its
+// own client a token before it listens.
+func (f SettingsFlags) Load(s *Streams, makesCredentials bool, sets ...string) (settings.Loaded, error) {
+	l, err := settings.LoadAll(settings.Sources{
+		File: f.Config, EnvFile: ".env", Environ: s.Environ, Sets: append(sets, f.Set...), OtherNames: otherNames, MakesCredentials: makesCredentials,
+	})
 	for _, n := range l.Notices {
 		_, _ = fmt.Fprintln(s.Err, "notice:", n)
 	}

@@ -31,7 +31,7 @@ func Alone(name, description string) int {
 		_ = Version{}.Run(s)
 		return ExitOK
 	}
-	l, err := flags.Load(s)
+	l, err := flags.Load(s, false)
 	if err != nil {
 		_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return ExitUsage

@@ -41,7 +41,7 @@ type ConfigPrint struct{ cli.SettingsFlags }
 
 // Run prints them.
 func (c *ConfigPrint) Run(s *cli.Streams) error {
-	l, err := c.Load(s)
+	l, err := c.Load(s, true)
 	if err != nil {
 		return err
 	}

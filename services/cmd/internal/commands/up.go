@@ -55,9 +55,12 @@ func (u *Up) sets() (sets []string) {
 
 // Run starts everything, says how to use it, and stops at the first signal.
 func (u *Up) Run(ctx context.Context, s *cli.Streams) error {
-	l, err := u.Load(s, u.sets()...)
+	l, err := u.Load(s, true, u.sets()...)
 	if err != nil {
 		return &cli.ExitError{Code: cli.ExitUsage, Err: err}
+	}
+	if _, stated := l.Origins["telemetry.log_format"]; !stated && terminal(s.Err) {
+		l.Settings.Telemetry.LogFormat = "text" // somebody reads along
 	}
 	begun := time.Now()
 	_, _ = fmt.Fprintln(s.Err, "starting …")
@@ -71,6 +74,16 @@ func (u *Up) Run(ctx context.Context, s *cli.Streams) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
 	return up.Stop(end)
+}
+
+// terminal says that w is somebody's screen.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // banner says where everything is, and prints one signed request that works when pasted.
