@@ -242,18 +242,23 @@ func (r *rig) messages(stream string) []*jetstream.RawStreamMsg {
 func (r *rig) idle() {
 	r.t.Helper()
 	bustest.Eventually(r.t, "nothing to be on its way", func() bool {
+		busy := 0
 		for _, stream := range []string{topology.Orders(account), topology.Deliveries} {
 			s, err := r.conn.JetStream().Stream(r.t.Context(), stream)
 			if err != nil {
 				return false
 			}
-			for info := range s.ListConsumers(r.t.Context()).Info() {
-				if info.NumPending > 0 || info.NumAckPending > 0 {
-					return false
+			consumers := s.ListConsumers(r.t.Context())
+			for info := range consumers.Info() {
+				if info.Config.Durable != "" {
+					busy += int(info.NumPending) + info.NumAckPending
 				}
 			}
+			if consumers.Err() != nil {
+				return false
+			}
 		}
-		return true
+		return busy == 0
 	})
 }
 

@@ -50,7 +50,7 @@ const (
 	// stopGrace is how long a POST in the air may go on when the process stops.
 	stopGrace = 3 * time.Second
 	// sharedWorkers work a lane that several receivers share, so that some are left when a few hang.
-	sharedWorkers = 8
+	sharedWorkers = 4
 	// recordTimeout bounds writing an attempt down, also while the process stops.
 	recordTimeout = 5 * time.Second
 	// lookEvery is how often the windows are looked at.

@@ -79,6 +79,7 @@ func (d *Deliverer) resume(ctx context.Context, l *lane) error {
 	out, err := js.OrderedConsumer(ctx, topology.Deliveries, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{topology.DeliveriesTo(l.endpoint)},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: info.AckFloor.Stream + 1,
+		InactiveThreshold: resumeTimeout,
 	})
 	if err != nil {
 		return err
