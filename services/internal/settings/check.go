@@ -24,9 +24,9 @@ import (
 type checker struct {
 	// makesCredentials: the program gives its own client a token before it listens.
 	makesCredentials bool
-	s        *Settings
-	problems []error
-	notices  []Notice
+	s                *Settings
+	problems         []error
+	notices          []Notice
 }
 
 func (c *checker) refuse(setting, format string, args ...any) {
