@@ -73,6 +73,12 @@ bench: ## Print ratios and speeds, measured in one run
 chaos: build ## Kill every process in turn under load, and compare with the market's ledger
 	go test -tags chaos -count=1 -timeout 20m -run TestChaos -v ./services/e2e
 
+SEEDS ?= 1000
+
+.PHONY: sim
+sim: ## Simulate storms over the real order engine: make sim SEEDS=20000
+	RENTHOOK_SEEDS=$(SEEDS) go test -count=1 -timeout 6h -run TestSim -v ./services/order/internal/engine
+
 # A tool is built again only when the version its module asks for changes.
 $(BIN)/buf: tools/buf/go.mod
 	@echo "building buf (about six minutes with an empty cache) …"
