@@ -47,7 +47,9 @@ type signing struct {
 	Legacy     bool   `help:"Sign as existing senders do (X-Webhook-Signature) instead of by Standard Webhooks."`
 }
 
-func (g signing) headers(f RunFlags, body []byte) (http.Header, error) {
+// headers sign a body. The key, if any, names the ask: it is the webhook-id, or the Idempotency-Key beside the old
+// signature, which has no id.
+func (g signing) headers(f RunFlags, body []byte, key string) (http.Header, error) {
 	file := g.SecretFile
 	if file == "" {
 		a, err := f.addresses()
@@ -60,19 +62,24 @@ func (g signing) headers(f RunFlags, body []byte) (http.Header, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the secret: %w", err)
 	}
-	key := strings.TrimSpace(string(text))
+	signer := strings.TrimSpace(string(text))
 	h := http.Header{"Content-Type": {"application/json"}}
 	if g.Legacy {
-		h.Set("X-Webhook-Signature", webhook.SignLegacy(key, body))
+		h.Set("X-Webhook-Signature", webhook.SignLegacy(signer, body))
+		if key != "" {
+			h.Set("Idempotency-Key", key)
+		}
 		return h, nil
 	}
-	var id [12]byte
-	_, _ = rand.Read(id[:]) // never fails
+	if key == "" {
+		var id [12]byte
+		_, _ = rand.Read(id[:]) // never fails
+		key = "msg_" + hex.EncodeToString(id[:])
+	}
 	now := time.Now()
-	name := "msg_" + hex.EncodeToString(id[:])
-	h.Set("webhook-id", name)
+	h.Set("webhook-id", key)
 	h.Set("webhook-timestamp", fmt.Sprint(now.Unix()))
-	h.Set("webhook-signature", webhook.SignStandard(key, name, now, body))
+	h.Set("webhook-signature", webhook.SignStandard(signer, key, now, body))
 	return h, nil
 }
 
@@ -101,7 +108,7 @@ func (c *HookSign) Run(s *cli.Streams) error {
 	if err != nil {
 		return err
 	}
-	h, err := c.headers(c.RunFlags, b)
+	h, err := c.headers(c.RunFlags, b, "")
 	if err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ type HookSend struct {
 	signing
 	Route string `arg:"" help:"create-order, cancel-order or status."`
 	Body  string `arg:"" optional:"" help:"JSON; standard input when absent."`
-	Key   string `help:"Idempotency-Key: the same key is one command for 30 days." placeholder:"KEY"`
+	Key   string `help:"Names the ask: the same key is one command for 30 days. Sent as webhook-id, with --legacy as Idempotency-Key." placeholder:"KEY"`
 	URL   string `name:"url" help:"Where to, when it is not the running renthook." placeholder:"URL"`
 }
 
@@ -131,12 +138,9 @@ func (c *HookSend) Run(ctx context.Context, s *cli.Streams) error {
 	if err != nil {
 		return err
 	}
-	h, err := c.headers(c.RunFlags, b)
+	h, err := c.headers(c.RunFlags, b, c.Key)
 	if err != nil {
 		return err
-	}
-	if c.Key != "" {
-		h.Set("Idempotency-Key", c.Key)
 	}
 	url := c.URL
 	if url == "" {
