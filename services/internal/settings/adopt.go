@@ -59,7 +59,8 @@ func (s *Settings) adopt(env []string) (problems []error) {
 			c.SeedDoor = true
 		}
 		if !slices.ContainsFunc(c.Secrets, func(have secret.String) bool { return have.Equal(given.Reveal()) }) {
-			c.Secrets = append(c.Secrets, given)
+			// First: callbacks are signed with the first one, and existing receivers verify with this one.
+			c.Secrets = slices.Insert(c.Secrets, 0, given)
 		}
 	}
 	for _, channel := range []string{"slack", "discord"} {

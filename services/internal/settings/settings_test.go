@@ -261,7 +261,7 @@ clients:
   - {name: a, tokens: [`+other+`], scopes: [read]}
   - {name: b, secrets: [`+other+`x], scopes: ["*"], seed_door: true}
 `)})
-	if len(s.Clients) != 2 || len(s.Clients[1].Secrets) != 2 || !s.Clients[1].Secrets[1].Equal(good) {
+	if len(s.Clients) != 2 || len(s.Clients[1].Secrets) != 2 || !s.Clients[1].Secrets[0].Equal(good) {
 		t.Errorf("with a client on the door: %+v", s.Clients)
 	}
 	s, _ = load(t, settings.Sources{Environ: env, File: write(t, `clients: [{name: local, tokens: [`+other+`], scopes: [read]}]`)})
