@@ -25,6 +25,7 @@ func strict(raw []byte, v any) error {
 
 // control routes the control API.
 func (s *Sim) control(mux *http.ServeMux) {
+	mux.HandleFunc("GET /readyz", s.serveReady)
 	mux.HandleFunc("GET /sim/v1/state", s.serveState)
 	handle(mux, "POST /sim/v1/script", http.StatusOK, func(_ int64, raw []byte) (any, error) {
 		var queues map[string][]Step
@@ -74,6 +75,18 @@ func (s *Sim) control(mux *http.ServeMux) {
 		}
 		return map[string]bool{"ok": true}, s.Reset(raw)
 	})
+}
+
+// serveReady says whether calls are answered.
+func (s *Sim) serveReady(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	broken := s.broken
+	s.mu.Unlock()
+	if broken != nil {
+		write(w, http.StatusServiceUnavailable, map[string]string{"error": broken.Error()})
+		return
+	}
+	write(w, http.StatusOK, map[string]bool{"ok": true})
 }
 
 func (s *Sim) serveState(w http.ResponseWriter, r *http.Request) {

@@ -1,9 +1,12 @@
 package cloresim
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -96,6 +99,28 @@ func TestAPI_KeysAndUnknownPaths(t *testing.T) {
 	}
 	if got := r.lastCall("create_order"); string(got.Request) != `"no json"` {
 		t.Errorf("the ledger keeps the request %s", got.Request)
+	}
+}
+
+func TestReady_WhileCallsAreAnswered(t *testing.T) {
+	t.Parallel()
+	sim, err := New(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() int {
+		w := httptest.NewRecorder()
+		sim.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+		return w.Code
+	}
+	if code := ask(); code != http.StatusOK {
+		t.Errorf("a market that answers: %d", code)
+	}
+	if err := sim.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if code := ask(); code != http.StatusServiceUnavailable {
+		t.Errorf("a market that answers no more: %d", code)
 	}
 }
 

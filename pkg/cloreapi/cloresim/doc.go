@@ -30,4 +30,5 @@
 //	POST   /sim/v1/rentals            {"server_id","image","ports","key"}: a human rents on the same account
 //	POST   /sim/v1/rentals/{id}/end   {"reason":"outbid|host_offline|expired"}
 //	POST   /sim/v1/reset              a new world; members that are not given stay as they are
+//	GET    /readyz                    200 while calls are answered
 package cloresim

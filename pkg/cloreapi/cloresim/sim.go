@@ -301,6 +301,21 @@ func (s *Sim) Stop(ctx context.Context) error {
 	return err
 }
 
+// stopTimeout bounds the end of Run.
+const stopTimeout = 5 * time.Second
+
+// Run is Start, until ctx ends, and Stop.
+func (s *Sim) Run(ctx context.Context, address string) error {
+	err := s.Start(address)
+	if err == nil {
+		s.logger.Info("the market listens", "address", s.Addr())
+		<-ctx.Done()
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return errors.Join(err, s.Stop(stop))
+}
+
 // closeStore lets go of the log. Nothing is answered afterwards.
 func (s *Sim) closeStore() error {
 	s.broken = errors.New("the market is stopped")

@@ -1,11 +1,10 @@
-// Command marketsim serves the simulator of the market as a process of its own. It logs each call as it comes in,
-// takes effect and is answered. See package cloresim for what it simulates and for its control API.
+// Command marketsim serves the simulator of the market as a process of its own, and logs each call as it comes in and is
+// answered. See package cloresim for what it simulates and for its control API.
 package main
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -15,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
+	"github.com/renthook/renthook/services/cmd/internal/cli"
 )
 
 type flags struct {
@@ -30,30 +30,27 @@ type flags struct {
 	RateLimit  bool              `help:"Limit calls as the market does." default:"true" negatable:""`
 	Balance    string            `help:"Balance of each coin of each wallet, in USD." default:"1000"`
 	RentalHost string            `help:"Where the ports of rentals are reached." default:"127.0.0.1"`
+	Health     bool              `help:"Ask the simulator at --listen, already running, whether it is ready, and exit: 0 when it is."`
 }
 
 func main() {
 	var f flags
-	cli := kong.Parse(&f, kong.Name("marketsim"), kong.Description("A simulator of the Clore.ai market."))
+	k := kong.Parse(&f, kong.Name("marketsim"), kong.Description("A simulator of the Clore.ai market."))
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	cli.FatalIfErrorf(run(ctx, &f, slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	k.FatalIfErrorf(run(ctx, &f, slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 }
 
 func run(ctx context.Context, f *flags, logger *slog.Logger) error {
+	if f.Health {
+		return cli.Health(ctx, f.Listen)
+	}
 	sim, err := cloresim.New(cloresim.Config{
-		Dir: f.Data, Seed: f.Seed, Servers: f.Servers, Inventory: f.Inventory, Rates: f.Rates, Host: f.RentalHost,
+		Dir: f.Data, Seed: f.Seed, Servers: f.Servers, Inventory: f.Inventory, Rates: f.Rates, Host: f.RentalHost, Drift: f.Drift, Logger: logger,
 		Boot: cmp.Or(f.Boot, -1), Visible: cmp.Or(f.Visible, -1), NoRateLimit: !f.RateLimit, BalanceUSD: f.Balance,
-		Drift: f.Drift, Logger: logger,
 	})
 	if err != nil {
 		return err
 	}
-	if err = sim.Start(f.Listen); err == nil {
-		logger.Info("the market listens", "address", sim.Addr())
-		<-ctx.Done()
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	return errors.Join(err, sim.Stop(stop))
+	return sim.Run(ctx, f.Listen)
 }

@@ -37,7 +37,7 @@ func Alone(name, description string) int {
 		return ExitUsage
 	}
 	if flags.Health {
-		if err := health(ctx, l.Settings.Telemetry.Address); err != nil {
+		if err := Health(ctx, l.Settings.Telemetry.Address); err != nil {
 			_, _ = fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 			return ExitFailure
 		}
@@ -53,11 +53,12 @@ func Alone(name, description string) int {
 // healthTimeout bounds the question whether a service is ready.
 const healthTimeout = 3 * time.Second
 
-// health asks the service at an admin address whether it is ready. A service that listens everywhere is asked on loopback.
-func health(ctx context.Context, address string) error {
+// Health asks the process that serves /readyz at an address, such as that of telemetry, whether it is ready. One that
+// listens everywhere is asked on loopback.
+func Health(ctx context.Context, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("telemetry.address: %w", err)
+		return fmt.Errorf("ask whether it is ready: %w", err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
