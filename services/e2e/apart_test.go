@@ -47,6 +47,8 @@ type apart struct {
 	*renthook
 	sim   *simulator
 	units map[string]*unit
+	// said is what init printed.
+	said string
 }
 
 // startApart makes an installation by `renthook init`, starts everything and waits until it is ready.
@@ -62,6 +64,7 @@ func startApart(t *testing.T, sets ...string) *apart {
 	if code := install.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Fatalf("renthook init ended with %d:\n%s", code, install.log)
 	}
+	a.said = install.log.String()
 	secrets := filepath.Join(data, "secrets")
 	a.renthook = &renthook{data: data, secret: readSecret(t, filepath.Join(secrets, "webhook.secret")), token: readSecret(t, filepath.Join(secrets, "token"))}
 	a.Addresses = stack.Addresses{NATS: at[0], HTTP: at[1], GRPC: at[2], Pricewatch: at[3], Market: a.sim.address}
@@ -139,9 +142,31 @@ func TestApart_RentsAndTells(t *testing.T) {
 		t.Errorf("%d rentals, %d violations", l.live(), l.Violations)
 	}
 
+	// What init printed works when pasted.
+	_, command, _ := strings.Cut(a.said, "\n  curl ")
+	if out := bash(t, "curl "+command); !strings.Contains(out, `"status":"queued"`) {
+		t.Errorf("curl %s\n%s", command, out)
+	}
+
+	alive := func(listen string) bool {
+		return exec.Command(filepath.Join(programs, "marketsim"), "--health", "--listen", listen).Run() == nil
+	}
+	if !alive(a.Market) || alive(a.HTTP) {
+		t.Errorf("the simulator is ready: %v; an address that is another's is: %v", alive(a.Market), alive(a.HTTP))
+	}
 	order := a.units["order"]
 	order.stop()
 	if order.healthy() {
 		t.Error("a service that is gone says it is ready")
+	}
+}
+
+// What the services would refuse is refused when they are installed, not by each of them for ever.
+func TestApart_InitRefusesWhatServicesWould(t *testing.T) {
+	t.Parallel()
+	p := start(t, "renthook", []string{"WEBHOOK_SECRET=your-secret-key"}, "init", "--data", t.TempDir())
+	<-p.done
+	if code := p.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(p.log.String(), "WEBHOOK_SECRET") || strings.Contains(p.log.String(), "curl") {
+		t.Errorf("ended with %d:\n%s", code, p.log)
 	}
 }

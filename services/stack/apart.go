@@ -34,8 +34,8 @@ type ApartConfig struct {
 	MarketURL string
 }
 
-// settingsFile is what the services of an installation share.
-const settingsFile = "renthook.yaml"
+// SettingsFile is what the services of an installation share, under its data directory.
+const SettingsFile = "renthook.yaml"
 
 // plainPath is what shells, container engines and service managers all read alike in a file of variables.
 var plainPath = regexp.MustCompile(`^[A-Za-z0-9_./+@,:=-]+$`)
@@ -72,7 +72,7 @@ func Apart(c ApartConfig) (made []string, err error) {
 		return write(path, text)
 	}
 
-	shared := i.path(settingsFile)
+	shared := i.path(SettingsFile)
 	if err := keep(shared, i.shared(c)); err != nil {
 		return made, err
 	}
@@ -146,7 +146,7 @@ RENTHOOK_CONFIG=%[2]s
 RENTHOOK_NATS_USER=%[1]s
 RENTHOOK_NATS_PASSWORD_FILE=%[3]s
 RENTHOOK_TELEMETRY_ADDRESS=%[4]s
-`, service, i.path(settingsFile), i.path("secrets", passwordFile(service)), net.JoinHostPort(host, strconv.FormatUint(port+uint64(nth), 10))), nil
+`, service, i.path(SettingsFile), i.path("secrets", passwordFile(service)), net.JoinHostPort(host, strconv.FormatUint(port+uint64(nth), 10))), nil
 }
 
 // brokerConfig is a nats-server's configuration: what the embedded broker is told, in words.

@@ -17,6 +17,9 @@ const (
 	tokenFile   = "token"
 )
 
+// SecretFile is where the webhook secret is, under the data directory.
+const SecretFile = "secrets/" + webhookFile
+
 // passwordFile is where a broker user's password is.
 func passwordFile(user string) string { return "nats-" + user }
 

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/renthook/renthook/services/cmd/internal/cli"
 	"github.com/renthook/renthook/services/stack"
@@ -20,7 +21,7 @@ type Init struct {
 	MarketURL  string `name:"market-url" help:"Where the simulated market is found." default:"http://127.0.0.1:8090" placeholder:"URL"`
 }
 
-// Run writes it and says what was written.
+// Run writes it, says what was written, and refuses what the services would refuse of the environment beside it.
 func (c *Init) Run(s *cli.Streams) error {
 	made, err := stack.Apart(stack.ApartConfig{
 		Data: c.Data, BrokerData: c.NATSDir, HTTP: c.HTTP, GRPC: c.GRPC, Pricewatch: c.Pricewatch, Admin: c.Admin,
@@ -29,8 +30,15 @@ func (c *Init) Run(s *cli.Streams) error {
 	for _, path := range made {
 		_, _ = fmt.Fprintln(s.Out, "made", path)
 	}
-	if err == nil && len(made) == 0 {
+	if err != nil {
+		return err
+	}
+	if len(made) == 0 {
 		_, _ = fmt.Fprintln(s.Err, "everything is there already and was kept; delete a file to have it made again")
 	}
+	if _, err := (cli.SettingsFlags{Config: filepath.Join(c.Data, stack.SettingsFile)}).Load(s, false); err != nil {
+		return &cli.ExitError{Code: cli.ExitUsage, Err: err}
+	}
+	_, err = fmt.Fprint(s.Out, signedRequest(c.HTTP, filepath.Join(c.Data, stack.SecretFile)))
 	return err
 }

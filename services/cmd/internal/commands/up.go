@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -92,9 +93,6 @@ func banner(w io.Writer, a stack.Addresses, mode string, took time.Duration) {
 	if mode != "sim" {
 		real = "the real market, reads only: nothing is rented"
 	}
-	body, _ := json.Marshal(map[string]any{"gpu_type": "RTX 4090", "max_price": 0.5})
-	secret, _ := os.ReadFile(a.SecretFile)
-	signature := webhook.SignLegacy(strings.TrimSpace(string(secret)), body)
 	_, _ = fmt.Fprintf(w, `
 renthook is up after %s (mode %s: %s)
 
@@ -105,14 +103,25 @@ renthook is up after %s (mode %s: %s)
   market  %s
   secret  %s
   token   %s
+%s
+Watch what becomes of it: renthook events      List orders: renthook ls      End one: renthook cancel <id>
+`, took.Round(time.Millisecond), mode, real, a.HTTP, a.GRPC, a.NATS, a.NATSUser, a.NATSPasswordFile, a.Admin, a.Market, a.SecretFile, a.TokenFile,
+		signedRequest(a.HTTP, a.SecretFile))
+}
 
+// signedRequest is a command line that rents a GPU, signed as existing senders sign. Where ingress listens everywhere,
+// it is asked on loopback.
+func signedRequest(address, secretFile string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+		address = net.JoinHostPort("127.0.0.1", port)
+	}
+	body, _ := json.Marshal(map[string]any{"gpu_type": "RTX 4090", "max_price": 0.5})
+	secret, _ := os.ReadFile(secretFile)
+	return fmt.Sprintf(`
 Rent a GPU:
 
   curl -sS http://%s/webhook/create-order -H 'Content-Type: application/json' \
     -H 'X-Webhook-Signature: %s' \
     -d '%s'
-
-Watch what becomes of it: renthook events      List orders: renthook ls      End one: renthook cancel <id>
-`, took.Round(time.Millisecond), mode, real, a.HTTP, a.GRPC, a.NATS, a.NATSUser, a.NATSPasswordFile, a.Admin, a.Market, a.SecretFile, a.TokenFile,
-		a.HTTP, signature, body)
+`, address, webhook.SignLegacy(strings.TrimSpace(string(secret)), body), body)
 }
