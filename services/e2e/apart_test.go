@@ -51,14 +51,14 @@ type apart struct {
 	said string
 }
 
-// startApart makes an installation by `renthook init`, starts everything and waits until it is ready.
-func startApart(t *testing.T, sets ...string) *apart {
+// startApart makes an installation by `renthook init`, starts everything over a simulator and waits until it is ready.
+func startApart(t *testing.T, sim *simulator, sets ...string) *apart {
 	t.Helper()
 	if _, err := broker(); err != nil {
 		t.Fatal(err)
 	}
 	data, at := t.TempDir(), freeAddresses(t, 5)
-	a := &apart{sim: simulate(t), units: map[string]*unit{}}
+	a := &apart{sim: sim, units: map[string]*unit{}}
 	install := start(t, "renthook", nil, "init", "--data", data, "--nats", at[0], "--http", at[1], "--grpc", at[2], "--pricewatch", at[3], "--admin", at[4], "--market-url", "http://"+a.sim.address)
 	<-install.done
 	if code := install.cmd.ProcessState.ExitCode(); code != 0 {
@@ -126,7 +126,7 @@ func free(port, n int) bool {
 // The services as processes of their own, from what `renthook init` wrote, do the main job and say whether they are ready.
 func TestApart_RentsAndTells(t *testing.T) {
 	t.Parallel()
-	a := startApart(t)
+	a := startApart(t, simulate(t))
 	cb := listen(t)
 	ask := a.hook(t, "create-order", fmt.Sprintf(`{"gpu_type":"RTX 4090","max_price":0.5,"callback_url":%q}`, cb.URL))
 	if ask.code != http.StatusOK {

@@ -266,6 +266,7 @@ type receiver struct {
 }
 
 type received struct {
+	path   string
 	header http.Header
 	body   []byte
 	value  map[string]any
@@ -276,7 +277,7 @@ func listen(t *testing.T) *receiver {
 	r := &receiver{}
 	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		b, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
-		got := received{header: req.Header, body: b}
+		got := received{path: req.URL.Path, header: req.Header, body: b}
 		if err == nil && json.Unmarshal(b, &got.value) == nil {
 			r.mu.Lock()
 			r.got = append(r.got, got)
@@ -317,7 +318,9 @@ type ledger struct {
 		Applied  bool            `json:"applied"`
 		Code     int             `json:"code"`
 	} `json:"calls"`
-	Violations int `json:"violations"`
+	// Overlaps are requests that were carried out twice.
+	Overlaps   []json.RawMessage `json:"overlaps"`
+	Violations int               `json:"violations"`
 }
 
 func market(t *testing.T, address string) ledger {
