@@ -73,6 +73,10 @@ bench: ## Print ratios and speeds, measured in one run
 chaos: build ## Kill every process in turn under load, and compare with the market's ledger
 	go test -tags chaos -count=1 -timeout 20m -run TestChaos -v ./services/e2e
 
+.PHONY: smoke
+smoke: ## Start docker-compose.yml, rent once, kill, and compare with the market's ledger
+	tools/smoke/run
+
 SEEDS ?= 1000
 
 .PHONY: sim
@@ -90,4 +94,10 @@ $(BIN)/golangci-lint: tools/lint/go.mod
 	@echo "building golangci-lint (about six minutes with an empty cache) …"
 	@mkdir -p $(BIN)
 	GOWORK=off GOBIN=$(BIN) go -C tools/lint install tool
+	@touch $@
+
+$(BIN)/docker-compose: tools/compose/go.mod
+	@echo "building docker-compose (about three minutes with an empty cache) …"
+	@mkdir -p $(BIN)
+	GOWORK=off go -C tools/compose build -o $@ github.com/docker/compose/v2/cmd
 	@touch $@
