@@ -226,12 +226,12 @@ func TestLaw_NamesAndDocs(t *testing.T) {
 }
 
 // pure packages decide. Time, ids and randomness are given to them, so that a test can give any, and a restart the same.
-var pure = []string{"rental", "choose", "prove", "pace"}
+var pure = []string{"rental", "choose", "prove", "pace", "ledger"}
 
 func TestLaw_Pure(t *testing.T) {
 	t.Parallel()
 	// Packages of ours that are plain values, and what the standard library has without a way out of the process.
-	ours := []string{root + "services/internal/money", root + "services/internal/market", root + "services/order/internal/rental"}
+	ours := []string{root + "services/internal/money", root + "services/internal/market", root + "services/order/internal/rental", root + "services/order/internal/ledger"}
 	library := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "github.com/govalues/decimal", "iter", "maps", "math", "regexp", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8"}
 	clocks := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 	seen := 0

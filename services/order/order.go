@@ -34,8 +34,8 @@ import (
 	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/engine"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/rpc"
-	"github.com/renthook/renthook/services/order/internal/view"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
 
@@ -125,7 +125,7 @@ func engineConfig(c Config, box *seal.Box) (engine.Config, error) {
 		Image: st.Order.Image, Ports: map[int]string{}, SSHKey: st.Order.SSHKey, Currency: st.Order.Currency, MaxDuration: st.Order.MaxDuration,
 		Ceiling: st.Limits.PricePerHour, OrdersPerHour: st.Limits.OrdersPerHour, CreatesPerHour: st.Limits.CreatesPerHour, LiveRentals: st.Limits.LiveRentals,
 		MaxCandidates: st.Order.MaxCandidates, SpotHeadroom: st.Order.SpotHeadroom, FailedBootUSD: st.Order.BootBudget,
-		Fees:          view.Fees{OnDemand: st.Fees.OnDemand, Spot: st.Fees.Spot, Creation: st.Fees.Creation},
+		Fees:          ledger.Fees{OnDemand: st.Fees.OnDemand, Spot: st.Fees.Spot, Creation: st.Fees.Creation},
 		RequiredPrice: st.Order.RequiredPrice, Markers: st.Order.MarkerPorts, ProbeSSH: st.Order.SSHProbe,
 		CallTimeout: st.Order.CallTimeout, BootDeadline: st.Order.BootDeadline, PlaceDeadline: st.Order.PlaceDeadline, SweepInterval: st.Order.SweepInterval,
 		LeaseTTL: st.Order.LeaseTTL,
@@ -134,6 +134,12 @@ func engineConfig(c Config, box *seal.Box) (engine.Config, error) {
 	e.Prove.Window, e.Prove.WindowBlind = st.Order.ConfirmWindow, st.Order.ConfirmWindowBlind
 	if e.Markers > 0 {
 		e.Prove.InstallationPort = installationPort(box)
+	}
+	e.Limits = ledger.Limits{BurnPerHour: st.Limits.BurnPerHour, SpendPerDay: st.Limits.SpendPerDay, SpendPerMonth: st.Limits.SpendPerMonth}
+	e.CloseAtLimit = st.Limits.AtSpendLimit == "close"
+	var err error
+	if e.Zone, err = time.LoadLocation(st.Limits.Timezone); err != nil {
+		return e, fmt.Errorf("limits.timezone: %w", err)
 	}
 	e.MinReliability, _ = st.Order.MinReliability.Float64()
 	for port, kind := range st.Order.Ports {
@@ -147,7 +153,11 @@ func engineConfig(c Config, box *seal.Box) (engine.Config, error) {
 		if cl.Account != "" && cl.Account != e.Account {
 			continue
 		}
-		e.Clients[cl.Name] = engine.Client{CancelAny: cl.May("rentals:cancel_any"), Create: cl.May("orders:create"), Cancel: cl.May("orders:cancel")}
+		e.Clients[cl.Name] = engine.Client{
+			CancelAny: cl.May("rentals:cancel_any"), Create: cl.May("orders:create"), Cancel: cl.May("orders:cancel"), Control: cl.May("control"),
+			Limits:        ledger.Limits{BurnPerHour: cl.Limits.BurnPerHour, SpendPerDay: cl.Limits.SpendPerDay, SpendPerMonth: cl.Limits.SpendPerMonth},
+			OrdersPerHour: cl.Limits.OrdersPerHour, LiveRentals: cl.Limits.LiveRentals, Ceiling: cl.Limits.PricePerHour,
+		}
 	}
 	if e.LeaseTTL < lease.MinTTL || e.LeaseTTL*2/3 <= e.CallTimeout+2*time.Second {
 		return e, fmt.Errorf("order.lease_ttl: %s is too short for order.call_timeout of %s: no create could go out", e.LeaseTTL, e.CallTimeout)

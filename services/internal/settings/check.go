@@ -249,9 +249,9 @@ func (c *checker) limits() {
 		setting string
 		d       decimal.Decimal
 	}{{"burn_per_hour", l.BurnPerHour}, {"spend_per_day", l.SpendPerDay}, {"spend_per_month", l.SpendPerMonth}} {
-		// A limit that is stated and not held would be worse than none.
-		c.must(d.d.IsZero(), "limits."+d.setting, "this version does not hold it; use limits.price_per_hour, live_rentals and orders_per_hour")
+		c.must(!d.d.IsNeg(), "limits."+d.setting, "%s is negative; 0 is none", d.d)
 	}
+	c.oneOf("limits.at_spend_limit", l.AtSpendLimit, "stop", "close")
 	if _, err := time.LoadLocation(l.Timezone); err != nil || l.Timezone == "" {
 		c.refuse("limits.timezone", "%q is not in the tz database", l.Timezone)
 	}

@@ -32,6 +32,7 @@ func (c *checker) clients() {
 		c.must(len(client.Secrets)+len(client.Tokens) > 0, at, "%s has neither secrets nor tokens: nobody could speak for it", client.Name)
 		c.must(!client.SeedDoor || len(client.Secrets) > 0, at+".seed_door", "%s has no secrets to verify with", client.Name)
 		c.must(len(client.Scopes) > 0, at+".scopes", "empty: %s could do nothing; some of %s", client.Name, strings.Join(Scopes, " "))
+		c.clientLimits(at+".limits.", client.Limits)
 		for _, s := range client.Scopes {
 			c.must(slices.Contains(Scopes, s), at+".scopes", "%q is no scope: one of %s", s, strings.Join(Scopes, " "))
 		}
@@ -44,6 +45,15 @@ func (c *checker) clients() {
 			c.single(held, fmt.Sprintf("%s.tokens[%d]", at, n), s)
 		}
 	}
+}
+
+func (c *checker) clientLimits(at string, l ClientLimits) {
+	c.must(l.OrdersPerHour >= 0, at+"orders_per_hour", "%d is negative; 0 is none", l.OrdersPerHour)
+	c.must(l.LiveRentals >= 0, at+"live_rentals", "%d is negative; 0 is none", l.LiveRentals)
+	c.must(!l.PricePerHour.IsNeg(), at+"price_per_hour", "%s is negative; 0 is none", l.PricePerHour)
+	c.must(!l.BurnPerHour.IsNeg(), at+"burn_per_hour", "%s is negative; 0 is none", l.BurnPerHour)
+	c.must(!l.SpendPerDay.IsNeg(), at+"spend_per_day", "%s is negative; 0 is none", l.SpendPerDay)
+	c.must(!l.SpendPerMonth.IsNeg(), at+"spend_per_month", "%s is negative; 0 is none", l.SpendPerMonth)
 }
 
 // single refuses credentials that are stated twice: they would not say who speaks.

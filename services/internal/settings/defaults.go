@@ -38,7 +38,7 @@ func defaultsOf(mode string) Settings {
 		Notifier:   Service{GRPCAddress: "127.0.0.1:9092"},
 		Limits: Limits{
 			OrdersPerHour: 10, CreatesPerHour: 30, LiveRentals: 10, PricePerHour: decimal.MustParse("5"),
-			Timezone: "UTC", RequestsPerMinute: 60,
+			AtSpendLimit: "stop", Timezone: "UTC", RequestsPerMinute: 60,
 		},
 		Fees: Fees{
 			OnDemand: decimal.MustParse("0.05"), Spot: decimal.MustParse("0.0125"), Creation: decimal.MustParse("0.10"),

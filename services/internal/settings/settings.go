@@ -171,14 +171,28 @@ type Limits struct {
 	LiveRentals int `yaml:"live_rentals"`
 	// PricePerHour is USD per hour for a whole server: the ceiling when an ask gives none, and the cap on any.
 	PricePerHour decimal.Decimal `yaml:"price_per_hour"`
-	// BurnPerHour, SpendPerDay and SpendPerMonth are USD; 0 is none. This version holds none and refuses others.
-	BurnPerHour   decimal.Decimal `yaml:"burn_per_hour"`
+	// BurnPerHour is USD per hour that everything that may bill may cost together, fees included; 0 is none.
+	BurnPerHour decimal.Decimal `yaml:"burn_per_hour"`
+	// SpendPerDay and SpendPerMonth are USD, fees included, for what has been spent and what rentals reserve until their
+	// end or the day's or month's; 0 is none.
 	SpendPerDay   decimal.Decimal `yaml:"spend_per_day"`
 	SpendPerMonth decimal.Decimal `yaml:"spend_per_month"`
-	// Timezone is where a day begins, by its name in the tz database.
+	// AtSpendLimit is stop (nothing new is rented) or close (what has been spent reached the limit: every order is ended).
+	AtSpendLimit string `yaml:"at_spend_limit"`
+	// Timezone is where days and months begin, by its name in the tz database.
 	Timezone string `yaml:"timezone"`
 	// RequestsPerMinute is how many HTTP requests a client, or an address that is none, may send.
 	RequestsPerMinute int `yaml:"requests_per_minute"`
+}
+
+// ClientLimits hold for one client, within the account's; 0 is none. The units are those of Limits.
+type ClientLimits struct {
+	OrdersPerHour int             `yaml:"orders_per_hour"`
+	LiveRentals   int             `yaml:"live_rentals"`
+	PricePerHour  decimal.Decimal `yaml:"price_per_hour"`
+	BurnPerHour   decimal.Decimal `yaml:"burn_per_hour"`
+	SpendPerDay   decimal.Decimal `yaml:"spend_per_day"`
+	SpendPerMonth decimal.Decimal `yaml:"spend_per_month"`
 }
 
 // Fees are the market's, shown beside prices and counted against budgets.
@@ -247,6 +261,8 @@ type Client struct {
 	Scopes []string `yaml:"scopes"`
 	// SeedDoor says that its secrets verify the routes under /webhook/.
 	SeedDoor bool `yaml:"seed_door"`
+	// Limits are its own.
+	Limits ClientLimits `yaml:"limits"`
 }
 
 // May says whether the client holds a scope.
@@ -260,12 +276,12 @@ func (c Client) May(scope string) bool {
 }
 
 // Scopes are what a client can be allowed.
-var Scopes = []string{"orders:create", "orders:cancel", "rentals:cancel_any", "read", "*"}
+var Scopes = []string{"orders:create", "orders:cancel", "rentals:cancel_any", "control", "read", "*"}
 
 // Events are the order events an endpoint can name.
 var Events = []string{
 	"accepted", "approval_requested", "waiting", "placing", "unconfirmed", "placed", "running", "cancelling", "cancelled",
-	"ended", "interrupted", "failed", "rejected", "extended", "expiring", "price_mismatch", "cancel_failed", "reported", "*",
+	"ended", "interrupted", "failed", "rejected", "extended", "expiring", "price_mismatch", "cancel_failed", "reported", "alarm", "halted", "resumed", "*",
 }
 
 // chatEvents go to the Slack and Discord URLs of existing environments.

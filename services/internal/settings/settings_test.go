@@ -114,6 +114,7 @@ limits:
   burn_per_hour: "0"
   spend_per_day: "0"
   spend_per_month: "0"
+  at_spend_limit: stop
   timezone: UTC
   requests_per_minute: 60
 fees:
@@ -359,8 +360,9 @@ func TestRefusals(t *testing.T) {
 		{"limits.orders_per_hour=0", "limits.orders_per_hour"},
 		{"limits.requests_per_minute=-1", "limits.requests_per_minute"},
 		{"limits.price_per_hour=0", "limits.price_per_hour"},
-		{"limits.spend_per_day=5", "limits.spend_per_day: this version does not hold it"},
-		{"limits.burn_per_hour=5", "limits.burn_per_hour: this version does not hold it"},
+		{"limits.spend_per_day=-5", "limits.spend_per_day: -5 is negative"},
+		{"limits.burn_per_hour=-5", "limits.burn_per_hour: -5 is negative"},
+		{"limits.at_spend_limit=panic", "limits.at_spend_limit: "},
 		{"limits.timezone=Mars/Olympus", "limits.timezone"},
 		{"fees.spot=1.25", "fees.spot"},
 		{"fees.creation=-0.1", "fees.creation"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/money"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/rental"
 )
 
@@ -29,10 +30,8 @@ type Terms struct {
 	MinReliability float64
 	// SpotHeadroom is what a bid lies above the floor: 1.02.
 	SpotHeadroom decimal.Decimal
-	// FeeOnDemand and FeeSpot are parts of the price: 0.05 is 5 %.
-	FeeOnDemand, FeeSpot decimal.Decimal
-	// CreationFee is USD, once.
-	CreationFee decimal.Decimal
+	// Fees are counted in ranking and against balances.
+	Fees ledger.Fees
 	// Balances per coin; nil when the wallet has not been read, and then nothing is held against a coin.
 	Balances map[string]decimal.Decimal
 	// Leave says why a server must be left alone: held by another of our orders, blocked, tried before.
@@ -272,10 +271,6 @@ func (c *chooser) choice(o *market.Offer, q market.Quote, typ market.Type, perDa
 		c.noteCheapest(usd)
 		return nil, "above the ceiling"
 	}
-	fee := c.terms.FeeOnDemand
-	if typ == market.Spot {
-		fee = c.terms.FeeSpot
-	}
 	out := Choice{Offer: *o, Quote: q, Type: typ, PerDay: perDay, USDPerHour: usd}
 	duration := c.ask.Duration
 	if duration == 0 {
@@ -284,7 +279,7 @@ func (c *chooser) choice(o *market.Offer, q market.Quote, typ market.Type, perDa
 	if o.MaxRental > 0 && o.MaxRental < c.ask.Duration {
 		duration, out.Shortened = o.MaxRental, o.MaxRental
 	}
-	if err := out.reckon(fee, c.terms.CreationFee, duration); err != nil {
+	if err := out.reckon(c.terms.Fees, duration); err != nil {
 		return nil, "price out of range"
 	}
 	if c.terms.Balances != nil && !c.pays(q, out.Reserved) {
@@ -294,12 +289,8 @@ func (c *chooser) choice(o *market.Offer, q market.Quote, typ market.Type, perDa
 }
 
 // reckon fills in what will be paid and reserved.
-func (c *Choice) reckon(fee, creation decimal.Decimal, duration time.Duration) error {
-	part, err := money.Times(c.USDPerHour, fee)
-	if err != nil {
-		return err
-	}
-	if c.Paid, err = money.Add(c.USDPerHour, part); err != nil {
+func (c *Choice) reckon(fees ledger.Fees, duration time.Duration) (err error) {
+	if c.Paid, err = fees.Paid(c.USDPerHour, string(c.Type)); err != nil {
 		return err
 	}
 	minutes, err := decimal.New(int64(duration/time.Minute)+1, 0)
@@ -313,7 +304,7 @@ func (c *Choice) reckon(fee, creation decimal.Decimal, duration time.Duration) e
 	if sum, err = sum.Quo(decimal.MustNew(60, 0)); err != nil {
 		return err
 	}
-	c.Reserved, err = money.Add(sum, creation)
+	c.Reserved, err = money.Add(sum, fees.Creation)
 	return err
 }
 

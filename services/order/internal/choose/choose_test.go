@@ -10,6 +10,7 @@ import (
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/money"
 	"github.com/renthook/renthook/services/order/internal/choose"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/rental"
 )
 
@@ -64,7 +65,7 @@ func ask(change ...func(*rental.Ask)) rental.Ask {
 
 func terms(change ...func(*choose.Terms)) choose.Terms {
 	t := choose.Terms{
-		MinReliability: 0.8, SpotHeadroom: dec("1.02"), FeeOnDemand: dec("0.05"), FeeSpot: dec("0.0125"), CreationFee: dec("0.10"),
+		MinReliability: 0.8, SpotHeadroom: dec("1.02"), Fees: ledger.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.10")},
 		Leave: map[int64]string{},
 	}
 	for _, c := range change {

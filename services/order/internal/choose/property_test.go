@@ -54,7 +54,7 @@ func judge(t *rapid.T, a rental.Ask, terms choose.Terms, c *choose.Choice) {
 		t.Fatalf("does not fit: %+v", o)
 	case a.MarketType != "any" && string(c.Type) != a.MarketType:
 		t.Fatalf("%s, asked %s", c.Type, a.MarketType)
-	case !c.PerDay.IsPos() || c.Paid.Cmp(c.USDPerHour) < 0 || c.Reserved.Cmp(terms.CreationFee) < 0:
+	case !c.PerDay.IsPos() || c.Paid.Cmp(c.USDPerHour) < 0 || c.Reserved.Cmp(terms.Fees.Creation) < 0:
 		t.Fatalf("sends %s, pays %s, reserves %s", c.PerDay, c.Paid, c.Reserved)
 	case c.Shortened > a.Duration || o.MaxRental > 0 && o.MaxRental < a.Duration != (c.Shortened != 0):
 		t.Fatalf("asked for %s, the host allows %s, shortened to %s", a.Duration, o.MaxRental, c.Shortened)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -61,6 +62,8 @@ func (h *Holder) command(ctx context.Context, c Command) (err error) {
 		err = h.create(ctx, c, name, m)
 	case *orderv1.CancelOrder:
 		err = h.cancel(ctx, c, name, m)
+	case *orderv1.ExtendOrder:
+		err = h.extend(ctx, c, name, m)
 	case *orderv1.ReportOrders:
 		err = h.report(ctx, c, name, m)
 	default:
@@ -109,7 +112,7 @@ func (h *Holder) create(ctx context.Context, c Command, name topology.Command, m
 	turned := &rental.Failure{}
 	asked := rental.Asked{Rejected: true}
 	var err error
-	if o.Ask, err = h.ask(m); err != nil {
+	if o.Ask, err = h.ask(name.Client, m); err != nil {
 		turned.Code, turned.Message = "INVALID_ARGUMENT", "The order makes no sense."
 		if e, ok := fault.From(err); ok {
 			turned.Code, turned.Message = e.Reason, e.Message
@@ -136,15 +139,19 @@ func (h *Holder) create(ctx context.Context, c Command, name topology.Command, m
 }
 
 // ask fills in the defaults of what was asked.
-func (h *Holder) ask(m *orderv1.CreateOrder) (rental.Ask, error) {
+func (h *Holder) ask(client string, m *orderv1.CreateOrder) (rental.Ask, error) {
 	s, c := m.GetSpec(), h.config
+	most := c.Ceiling
+	if own := c.Clients[client].Ceiling; own.IsPos() {
+		most = most.Min(own)
+	}
 	if err := ask.Check(s); err != nil {
 		return rental.Ask{}, err
 	}
 	r := s.GetRequirements()
 	a := rental.Ask{
 		GPU: gpu.Slug(s.GetGpu()), Count: int(s.GetCount()), MarketType: s.GetMarketType(), Currency: s.GetCurrency(), Image: s.GetImage(),
-		Ports: map[int]string{}, Sealed: s.GetSealed(), SSHKey: s.GetSshKey(), Ceiling: c.Ceiling, Duration: c.MaxDuration, Labels: s.GetLabels(), Paper: m.GetPaper(),
+		Ports: map[int]string{}, Sealed: s.GetSealed(), SSHKey: s.GetSshKey(), Ceiling: most, Duration: c.MaxDuration, Labels: s.GetLabels(), Paper: m.GetPaper(),
 		GPUAsSent: m.GetOrigin().GetGpuAsSent(), PriceAsSent: m.GetOrigin().GetPriceAsSent(),
 		Requirements: rental.Requirements{
 			MinVRAMGB: r.GetMinVramGb(), MinReliability: r.GetMinReliability(), Countries: r.GetCountries(), MinCUDA: r.GetMinCuda(),
@@ -186,12 +193,12 @@ func (h *Holder) ask(m *orderv1.CreateOrder) (rental.Ask, error) {
 		if err != nil {
 			return a, fault.New(fault.Invalid, "INVALID_ARGUMENT", "max_duration: %v", err)
 		}
-		if never {
+		if never && !c.Limits.BurnPerHour.IsPos() {
 			return a, fault.New(fault.Invalid, "INVALID_ARGUMENT", "max_duration \"never\" is allowed only with a burn limit set; give a duration such as \"24h\"")
 		}
 		a.Duration = length
 	}
-	return a, ceiling(&a, s.GetMaxPrice(), c.Ceiling)
+	return a, ceiling(&a, s.GetMaxPrice(), most)
 }
 
 // ceiling turns the asked price into USD per hour and whole server, capped by limits.price_per_hour.
@@ -246,28 +253,57 @@ func (h *Holder) turnedAway(client string, a *rental.Ask, m *orderv1.CreateOrder
 	if len(a.Ports) == 0 {
 		return &rental.Failure{Code: "INVALID_ARGUMENT", Message: "The order asks for no port: nobody could reach the rental. Ask for port 22 or another."}
 	}
+	orders := h.deps.World.Since(now.Add(-time.Hour))
+	if f := tooMany("limits.", orders, c.OrdersPerHour, c.LiveRentals, now); f != nil {
+		return f
+	}
+	cl := c.Clients[client]
+	if cl.OrdersPerHour == 0 && cl.LiveRentals == 0 {
+		return nil
+	}
+	return tooMany(limitsOf(client), only(orders, client), orMost(cl.OrdersPerHour), orMost(cl.LiveRentals), now)
+}
+
+// limitsOf is where a client's own limits stand in the settings.
+func limitsOf(client string) string { return "the limits of client " + client + ": " }
+
+// orMost makes a limit that is not set one that never holds.
+func orMost(limit int) int {
+	if limit == 0 {
+		return math.MaxInt
+	}
+	return limit
+}
+
+// only keeps the orders of one client.
+func only(orders []*rental.Order, client string) []*rental.Order {
+	return slices.DeleteFunc(slices.Clone(orders), func(o *rental.Order) bool { return o.Client != client })
+}
+
+// tooMany says which count is used up; whose stands before the names of the limits.
+func tooMany(whose string, orders []*rental.Order, perHour, most int, now time.Time) *rental.Failure {
 	var recent []time.Time
 	live := 0
-	for _, o := range h.deps.World.Orders() {
-		if o.State != rental.Rejected && now.Sub(o.Created) < time.Hour {
+	for _, o := range orders {
+		if !o.Turned && now.Sub(o.Created) < time.Hour {
 			recent = append(recent, o.Created)
 		}
 		if !o.State.Terminal() {
 			live++
 		}
 	}
-	if len(recent) >= c.OrdersPerHour {
+	if len(recent) >= perHour {
 		slices.SortFunc(recent, func(a, b time.Time) int { return a.Compare(b) })
 		again := now.Add(time.Hour)
-		if c.OrdersPerHour > 0 {
-			again = recent[len(recent)-c.OrdersPerHour].Add(time.Hour)
+		if perHour > 0 {
+			again = recent[len(recent)-perHour].Add(time.Hour)
 		}
 		return &rental.Failure{Code: "RATE_LIMITED", Retryable: true, Message: fmt.Sprintf(
-			"limits.orders_per_hour: %d orders were accepted within an hour; try again at %s, or raise the limit", len(recent), again.UTC().Format(time.RFC3339))}
+			"%sorders_per_hour: %d orders were accepted within an hour; try again at %s, or raise the limit", whose, len(recent), again.UTC().Format(time.RFC3339))}
 	}
-	if live >= c.LiveRentals {
+	if live >= most {
 		return &rental.Failure{Code: "SPEND_CAP_EXCEEDED", Retryable: true, Message: fmt.Sprintf(
-			"limits.live_rentals: %d orders are live, the limit is %d; cancel one, wait for one to end, or raise the limit", live, c.LiveRentals)}
+			"%slive_rentals: %d orders are live, the limit is %d; cancel one, wait for one to end, or raise the limit", whose, live, most)}
 	}
 	return nil
 }
@@ -304,6 +340,32 @@ func (h *Holder) cancel(ctx context.Context, c Command, name topology.Command, m
 		}
 	}
 	return h.settleAlone(ctx, "cancel_failed", name.Client, rental.Settlement{Operation: op, Failure: notFound(refAsSent(m))}, nil, c.Trace, extra)
+}
+
+// extend moves the planned end of an order, within the limits.
+func (h *Holder) extend(ctx context.Context, c Command, name topology.Command, m *orderv1.ExtendOrder) error {
+	op := operation(name, c.Seq, m.GetCallbackUrl(), m.GetOrigin())
+	extra := world.Internal{Commands: []uint64{c.Seq}}
+	by, never, err := ask.ParseDuration(m.GetBy())
+	if err != nil || never {
+		return fault.New(fault.Invalid, "INVALID_ARGUMENT", "by must be a duration such as \"2h\"")
+	}
+	if !h.config.Clients[name.Client].Create {
+		return fault.New(fault.Forbidden, "SCOPE_DENIED", "This client may not extend orders: give it the scope orders:create.")
+	}
+	o := h.deps.World.Find(name.Client, m.GetOrderId())
+	if o == nil {
+		return h.settleAlone(ctx, "rejected", name.Client, rental.Settlement{Operation: op, Failure: notFound(m.GetOrderId())}, nil, c.Trace, extra)
+	}
+	ev := rental.ExtendAsked{Operation: op, By: by}
+	if i := o.Current(); i != nil && i.Outcome.Live() && by > 0 {
+		now := time.Now()
+		if ev.Reserved, err = h.config.Fees.Reserve(i, o.EndsAt.Add(by)); err != nil {
+			return fault.New(fault.Invalid, "INVALID_ARGUMENT", "by: what it would cost is out of range")
+		}
+		ev.Refused = h.overLimit(o, *i, o.EndsAt.Add(by), now)
+	}
+	return h.decide(ctx, o, ev, extra)
 }
 
 // refAsSent is how the sender wrote the order, for texts.

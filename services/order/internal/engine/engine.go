@@ -19,10 +19,10 @@ import (
 	"github.com/renthook/renthook/pkg/journal"
 	"github.com/renthook/renthook/pkg/seal"
 	"github.com/renthook/renthook/services/internal/market"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/pace"
 	"github.com/renthook/renthook/services/order/internal/prove"
 	"github.com/renthook/renthook/services/order/internal/rental"
-	"github.com/renthook/renthook/services/order/internal/view"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
 
@@ -43,12 +43,17 @@ type Config struct {
 	Ceiling decimal.Decimal
 	// OrdersPerHour and CreatesPerHour count a sliding hour; LiveRentals what may bill at once.
 	OrdersPerHour, CreatesPerHour, LiveRentals int
+	// Limits are the account's, in USD; days and months begin in Zone. CloseAtLimit ends everything once a spending limit
+	// is used up by what has been spent.
+	Limits       ledger.Limits
+	Zone         *time.Location
+	CloseAtLimit bool
 	// Order policy.
 	MaxCandidates  int
 	MinReliability float64
 	SpotHeadroom   decimal.Decimal
 	FailedBootUSD  decimal.Decimal
-	Fees           view.Fees
+	Fees           ledger.Fees
 	RequiredPrice  bool
 	// Markers is how many marker ports a create carries: 2, 1 or 0.
 	Markers  int
@@ -66,8 +71,12 @@ type Config struct {
 type Client struct {
 	// CancelAny allows to end rentals that are not ours.
 	CancelAny bool
-	// Create and Cancel are scopes.
-	Create, Cancel bool
+	// Create, Cancel and Control are scopes.
+	Create, Cancel, Control bool
+	// Limits within the account's; zero is none. Ceiling is USD per HOUR, whole server, before fees.
+	Limits                     ledger.Limits
+	OrdersPerHour, LiveRentals int
+	Ceiling                    decimal.Decimal
 }
 
 // Books is the market as the poller publishes it.

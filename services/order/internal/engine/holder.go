@@ -63,6 +63,9 @@ type Holder struct {
 	// evaluated is what the newest poll has for an order.
 	evaluated map[string]evaluation
 	tickAt    time.Time
+	budgetsAt time.Time
+	// alarms are those that were told and still hold.
+	alarms map[string]bool
 }
 
 // probing says when the ssh port of an order's rental may be asked again.
@@ -103,11 +106,14 @@ var ErrStopped = errors.New("this process does not hold the account now")
 // NewHolder makes a Holder over a journal that was just claimed. waitCreates is set after a holder that did not let go.
 func NewHolder(c Config, d Deps, log Appender, waitCreates bool) *Holder {
 	now := time.Now()
+	if c.Zone == nil {
+		c.Zone = time.UTC
+	}
 	h := &Holder{
 		config: c, deps: d, log: log, pacer: pace.New(c.Pace, now), prover: prove.New(c.Prove),
 		commands: make(chan request), slots: make(chan chan time.Duration), results: make(chan result), probes: make(chan probeResult),
 		cancels: map[int64]*attempts{}, foreign: map[int64]bool{}, lacking: map[int64]int{},
-		probing: map[string]*probing{}, evaluated: map[string]evaluation{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
+		probing: map[string]*probing{}, evaluated: map[string]evaluation{}, alarms: map[string]bool{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
 	}
 	if waitCreates {
 		h.createsFrom = now.Add(c.Quiesce())
@@ -260,6 +266,9 @@ func (h *Holder) step(ctx context.Context, now time.Time) error {
 		}
 	}
 	if err := h.errands(ctx, now, false); err != nil {
+		return err
+	}
+	if err := h.budgets(ctx, now); err != nil {
 		return err
 	}
 	return h.evaluate(ctx, now)

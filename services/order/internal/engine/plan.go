@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/renthook/renthook/services/internal/ask"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/order/internal/choose"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/prove"
 	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/world"
@@ -45,7 +47,7 @@ func (h *Holder) frozen(now time.Time) string {
 
 func (h *Holder) createsUsedUp(now time.Time) bool {
 	n := 0
-	for _, o := range h.deps.World.Orders() {
+	for _, o := range h.deps.World.Since(now.Add(-time.Hour)) {
 		for _, i := range o.Intents {
 			if now.Sub(i.At) < time.Hour && !i.NotSent {
 				n++
@@ -97,10 +99,10 @@ func (h *Holder) evaluate(ctx context.Context, now time.Time) error {
 func (h *Holder) terms(o *rental.Order, now time.Time) choose.Terms {
 	c := h.config
 	t := choose.Terms{
-		MinReliability: c.MinReliability, SpotHeadroom: c.SpotHeadroom, FeeOnDemand: c.Fees.OnDemand, FeeSpot: c.Fees.Spot,
-		CreationFee: c.Fees.Creation, Balances: h.balances, Leave: map[int64]string{},
+		MinReliability: c.MinReliability, SpotHeadroom: c.SpotHeadroom, Fees: c.Fees,
+		Balances: h.balances, Leave: map[int64]string{},
 	}
-	for _, other := range h.deps.World.Orders() {
+	for _, other := range h.deps.World.Since(now.Add(-hostMemory)) {
 		for n := range other.Intents {
 			i := &other.Intents[n]
 			switch {
@@ -139,7 +141,18 @@ func (h *Holder) plan(ctx context.Context, now time.Time) (time.Time, error) {
 		},
 		Type: string(choice.Type), Currency: choice.Quote.Currency, PerDay: choice.PerDay, USDRate: choice.Quote.USDRate,
 		USDPerHour: choice.USDPerHour, Markers: h.markers(o, now), Image: o.Ask.Image, Baseline: max(h.list.maxID, h.deps.World.MaxRental()), Shortened: choice.Shortened,
-		Reserved: choice.Reserved, Epoch: h.log.Epoch(),
+		MaxLength: choice.Offer.MaxRental, Reserved: choice.Reserved, Epoch: h.log.Epoch(),
+	}
+	ends := time.Time{}
+	if length := o.Ask.Duration; length > 0 {
+		if choice.Shortened > 0 {
+			length = choice.Shortened
+		}
+		ends = now.Add(length)
+	}
+	if f := h.overLimit(o, intent, ends, now); f != nil {
+		h.evaluated[o.ID] = evaluation{poll: h.deps.Books.Poll()}
+		return now, h.decide(ctx, o, rental.Barred{Failure: *f}, world.Internal{})
 	}
 	// The number is the machine's to give; the request needs it for the password.
 	request, err := h.request(o, &intent, len(o.Intents)+1)
@@ -157,6 +170,31 @@ func (h *Holder) plan(ctx context.Context, now time.Time) (time.Time, error) {
 	}
 	h.callCreate(ctx, recorded, recorded.OpenIntent(), request)
 	return time.Time{}, nil
+}
+
+// overLimit says which spending limit, of the account or of the client, an intent of an order would pass that ends at
+// ends; nil when none.
+func (h *Holder) overLimit(o *rental.Order, i rental.Intent, ends, now time.Time) *rental.Failure {
+	c := h.config
+	at := now.In(c.Zone)
+	for _, l := range []struct {
+		whose  string
+		limits ledger.Limits
+		client string
+	}{{"limits.", c.Limits, ""}, {limitsOf(o.Client), c.Clients[o.Client].Limits, o.Client}} {
+		if l.limits.None() {
+			continue
+		}
+		// The intent itself, where it is recorded already, is counted with its new end and not twice.
+		orders := slices.DeleteFunc(h.deps.World.Since(ledger.Month(at).From), func(x *rental.Order) bool {
+			return l.client != "" && x.Client != l.client
+		})
+		if over := l.limits.Passes(orders, o, i, ends, c.Fees, at); over != nil {
+			text := over.Text(l.whose)
+			return &rental.Failure{Code: "SPEND_CAP_EXCEEDED", Message: text, Retryable: true, Seed: text}
+		}
+	}
+	return nil
 }
 
 // request is what goes to the market for an intent. Sealed values are opened here, in the last step before the call.
@@ -198,7 +236,7 @@ func (h *Holder) markers(o *rental.Order, now time.Time) []int {
 	for port := range o.Ask.Ports {
 		used[port] = true
 	}
-	for _, other := range h.deps.World.Orders() {
+	for _, other := range h.deps.World.Since(now.Add(-markerMemory)) {
 		for _, i := range other.Intents {
 			if i.Outcome.Live() || now.Sub(i.At) < markerMemory {
 				for _, m := range i.Markers {

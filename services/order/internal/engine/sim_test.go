@@ -16,15 +16,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/govalues/decimal"
+
 	"github.com/renthook/renthook/pkg/journal"
 	"github.com/renthook/renthook/pkg/seal"
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/engine"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/pace"
 	"github.com/renthook/renthook/services/order/internal/prove"
 	"github.com/renthook/renthook/services/order/internal/rental"
-	"github.com/renthook/renthook/services/order/internal/view"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
 
@@ -144,7 +146,7 @@ func simConfig() engine.Config {
 		Account: "main", Clients: map[string]engine.Client{"local": {CancelAny: false, Create: true, Cancel: true}},
 		Image: "nvidia/cuda:12", Ports: map[int]string{22: "tcp"}, Currency: "auto", MaxDuration: 2 * time.Hour, Ceiling: dec("5"),
 		OrdersPerHour: 100, CreatesPerHour: 1000, LiveRentals: 100, MaxCandidates: 5, MinReliability: 0.8, SpotHeadroom: dec("1.02"), FailedBootUSD: dec("5"),
-		Fees: view.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.1")}, RequiredPrice: true, Markers: 2, ProbeSSH: true,
+		Fees: ledger.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.1")}, RequiredPrice: true, Markers: 2, ProbeSSH: true,
 		CallTimeout: simTimeout, BootDeadline: 4 * time.Minute, PlaceDeadline: 30 * time.Minute, SweepInterval: 45 * time.Second, LeaseTTL: 30 * time.Second,
 		Prove: prove.Config{Window: 180 * time.Second, WindowBlind: 600 * time.Second, InstallationPort: engine.InstallationPort(7)},
 		Pace:  pace.Config{CallGap: simCallGap, CreateGap: simCreateGap},
@@ -158,6 +160,7 @@ func simulate(t *testing.T, seed uint64) tally {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, rng: rng, config: simConfig(), market: newLiar(rand.New(rand.NewPCG(seed, 1))), store: &store{}, box: box, stormy: true}
+	r.limit()
 	r.boot()
 	storm := time.Now().Add(time.Duration(8+rng.IntN(12)) * time.Minute)
 	for time.Now().Before(storm) {
@@ -175,6 +178,8 @@ func simulate(t *testing.T, seed uint64) tally {
 			r.boot()
 		case 7:
 			r.again()
+		case 8:
+			r.extendSome()
 		}
 	}
 	// Calm: everything must come to rest.
@@ -193,6 +198,93 @@ func simulate(t *testing.T, seed uint64) tally {
 	r.crash()
 	r.running.Wait()
 	return out
+}
+
+// limit gives some installations limits that bind.
+func (r *rig) limit() {
+	c := &r.config
+	switch r.rng.IntN(4) {
+	case 0:
+		c.Limits.BurnPerHour = dec("1.1")
+	case 1:
+		c.Limits.SpendPerDay, c.Limits.SpendPerMonth = dec("4"), dec("3.5")
+	case 2:
+		c.OrdersPerHour, c.LiveRentals = 5, 3
+	}
+	if r.rng.IntN(2) == 0 {
+		cl := c.Clients["local"]
+		cl.Limits.BurnPerHour, cl.LiveRentals = dec("0.8"), 4
+		c.Clients["local"] = cl
+	}
+}
+
+// withinLimits replays the journal and reckons, with plain numbers, what was held at every revision that asked for a
+// server and how many orders were taken in every hour.
+func (r *rig) withinLimits() {
+	c, local := r.config, r.config.Clients["local"]
+	number := func(d decimal.Decimal) float64 { f, _ := d.Float64(); return f }
+	w := world.New("main")
+	asked := 0
+	var accepted []time.Time
+	for _, rec := range r.store.records {
+		if err := w.Apply(rec); err != nil {
+			r.t.Fatal(err)
+		}
+		parts, err := topology.ParseOrderEvent(rec.Subject)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if o := w.Order(parts.ID); parts.Event == "accepted" && o != nil {
+			accepted = append(accepted, o.Created)
+			live := 0
+			for _, other := range w.Live() {
+				if other.Client == "local" {
+					live++
+				}
+			}
+			if most := min(c.LiveRentals, max(local.LiveRentals, 1)); local.LiveRentals > 0 && live > most || live > c.LiveRentals {
+				r.t.Errorf("record %d: %d orders live", rec.Seq, live)
+			}
+		}
+		open := 0
+		for _, o := range w.Orders() {
+			open += len(o.Intents)
+		}
+		if open == asked {
+			continue
+		}
+		asked = open
+		burn, spend := 0.0, 0.0
+		for _, o := range w.Orders() {
+			for _, i := range o.Intents {
+				rate := 1.05
+				if i.Type == "spot" {
+					rate = 1.0125
+				}
+				hourly := number(i.PerDay) / 24 * number(i.USDRate) * rate
+				switch i.Outcome {
+				case rental.Open, rental.Placed:
+					burn += hourly
+					spend += 0.1 + hourly*o.EndsAt.Sub(i.At).Hours()
+				case rental.Over:
+					spend += 0.1 + hourly*max(i.EndedAt.Sub(i.At).Hours(), 0)
+				}
+			}
+		}
+		const rounding = 1e-3 // seconds are counted up
+		for _, l := range []struct{ is, most float64 }{
+			{burn, number(c.Limits.BurnPerHour)}, {burn, number(local.Limits.BurnPerHour)}, {spend, number(c.Limits.SpendPerDay)}, {spend, number(c.Limits.SpendPerMonth)},
+		} {
+			if l.most > 0 && l.is > l.most+rounding {
+				r.t.Errorf("record %d: %.4f of %.4f USD", rec.Seq, l.is, l.most)
+			}
+		}
+	}
+	for n := c.OrdersPerHour; n < len(accepted); n++ {
+		if since := accepted[n].Sub(accepted[n-c.OrdersPerHour]); since < time.Hour {
+			r.t.Errorf("%d orders were accepted within %s", c.OrdersPerHour+1, since)
+		}
+	}
 }
 
 // boot is a new process: it replays the journal, claims it, and goes on. A process before it that still runs is fenced
@@ -342,6 +434,17 @@ func (r *rig) cancelSome() {
 	}
 }
 
+// extendSome moves the end of some order, perhaps too far.
+func (r *rig) extendSome() {
+	r.mu.Lock()
+	w := r.world
+	r.mu.Unlock()
+	if live := w.Live(); len(live) > 0 {
+		by := []string{"10m", "1h", "30h"}[r.rng.IntN(3)]
+		r.publish("extend", fmt.Sprintf("e%d", r.rng.IntN(1000)), fmt.Sprintf(`{"order_id":%q,"by":%q}`, live[r.rng.IntN(len(live))].ID, by))
+	}
+}
+
 // again delivers a command that has its record a second time.
 func (r *rig) again() {
 	r.mu.Lock()
@@ -385,6 +488,7 @@ func (r *rig) check() (out tally) {
 			t.Errorf("command %s is not settled: known %v, order %s", c.Subject, ok, show(o))
 		}
 	}
+	r.withinLimits()
 	held := map[int64]string{}
 	for _, o := range w.Orders() {
 		out.Orders++

@@ -30,89 +30,102 @@ const (
 var edges = map[rental.State]map[string]string{
 	rental.New: {
 		"Asked":    "PENDING REJECTED FAILED CANCELLED illegal",
-		"EndAsked": "illegal", "Planned": "illegal",
+		"EndAsked": "illegal", "Planned": "illegal", "ExtendAsked": "illegal",
 	},
 	rental.Pending: {
-		"Planned":  "PLACING illegal",
-		"NoOffer":  "WAITING FAILED",
-		"EndAsked": "CANCELLED",
-		"Tick":     "FAILED",
+		"Planned":     "PLACING illegal",
+		"NoOffer":     "WAITING FAILED",
+		"Barred":      "WAITING REJECTED",
+		"EndAsked":    "CANCELLED",
+		"ExtendAsked": "PENDING",
+		"Tick":        "FAILED",
 	},
 	rental.AwaitingApproval: {
-		"Planned":  "illegal",
-		"EndAsked": "CANCELLED",
-		"Tick":     "FAILED",
+		"ExtendAsked": "AWAITING_APPROVAL",
+		"Planned":     "illegal",
+		"EndAsked":    "CANCELLED",
+		"Tick":        "FAILED",
 	},
 	rental.Waiting: {
-		"Planned":  "PLACING illegal",
-		"NoOffer":  "FAILED",
-		"EndAsked": "CANCELLED",
-		"Tick":     "FAILED",
+		"Planned":     "PLACING illegal",
+		"NoOffer":     "FAILED",
+		"Barred":      "REJECTED FAILED",
+		"ExtendAsked": "WAITING",
+		"EndAsked":    "CANCELLED",
+		"Tick":        "FAILED",
 	},
 	rental.Placing: {
-		"Planned":   "PLACING illegal",
-		"NoOffer":   "WAITING FAILED",
-		"Called":    "PLACING UNCONFIRMED CANCELLED FAILED",
-		"Recovered": "UNCONFIRMED",
-		"Seen":      "PROVISIONING CANCELLING",
-		"Gone":      "PLACING CANCELLED FAILED",
-		"EndAsked":  "PLACING CANCELLED",
-		"Tick":      "PLACING FAILED",
+		"Planned":     "PLACING illegal",
+		"NoOffer":     "WAITING FAILED",
+		"Barred":      "WAITING FAILED",
+		"ExtendAsked": "PLACING",
+		"Called":      "PLACING UNCONFIRMED CANCELLED FAILED",
+		"Recovered":   "UNCONFIRMED",
+		"Seen":        "PROVISIONING CANCELLING",
+		"Gone":        "PLACING CANCELLED FAILED",
+		"EndAsked":    "PLACING CANCELLED",
+		"Tick":        "PLACING FAILED",
 	},
 	rental.Unconfirmed: {
-		"Planned":  "illegal",
-		"Seen":     "PROVISIONING CANCELLING",
-		"Absent":   "PLACING CANCELLED FAILED",
-		"Gone":     "PLACING CANCELLED FAILED",
-		"EndAsked": "UNCONFIRMED",
-		"Tick":     "UNCONFIRMED",
+		"ExtendAsked": "UNCONFIRMED",
+		"Planned":     "illegal",
+		"Seen":        "PROVISIONING CANCELLING",
+		"Absent":      "PLACING CANCELLED FAILED",
+		"Gone":        "PLACING CANCELLED FAILED",
+		"EndAsked":    "UNCONFIRMED",
+		"Tick":        "UNCONFIRMED",
 	},
 	rental.Provisioning: {
-		"Planned":  "illegal",
-		"Seen":     "RUNNING CANCELLING learns acts",
-		"Probed":   "RUNNING",
-		"Gone":     "PLACING INTERRUPTED FAILED",
-		"EndAsked": "CANCELLING",
-		"Tick":     "RUNNING CANCELLING acts",
+		"ExtendAsked": "PROVISIONING",
+		"Planned":     "illegal",
+		"Seen":        "RUNNING CANCELLING learns acts",
+		"Probed":      "RUNNING",
+		"Gone":        "PLACING INTERRUPTED FAILED",
+		"EndAsked":    "CANCELLING",
+		"Tick":        "RUNNING CANCELLING acts",
 	},
 	rental.Running: {
-		"Planned":  "illegal",
-		"Seen":     "CANCELLING learns",
-		"Gone":     "ENDED INTERRUPTED",
-		"EndAsked": "CANCELLING",
-		"Tick":     "CANCELLING",
+		"ExtendAsked": "RUNNING",
+		"Planned":     "illegal",
+		"Seen":        "CANCELLING learns",
+		"Gone":        "ENDED INTERRUPTED",
+		"EndAsked":    "CANCELLING",
+		"Tick":        "CANCELLING RUNNING",
 	},
 	rental.Cancelling: {
-		"Planned":  "illegal",
-		"Seen":     "learns",
-		"Gone":     "PLACING CANCELLED ENDED FAILED",
-		"EndAsked": "CANCELLING",
-		"Tick":     "acts",
+		"ExtendAsked": "CANCELLING",
+		"Planned":     "illegal",
+		"Seen":        "learns",
+		"Gone":        "PLACING CANCELLED ENDED FAILED",
+		"EndAsked":    "CANCELLING",
+		"Tick":        "acts",
 	},
-	rental.Cancelled:   {"Planned": "illegal", "EndAsked": "CANCELLED"},
-	rental.Ended:       {"Planned": "illegal", "EndAsked": "ENDED"},
-	rental.Interrupted: {"Planned": "illegal", "EndAsked": "INTERRUPTED"},
-	rental.Failed:      {"Planned": "illegal", "EndAsked": "FAILED"},
-	rental.Rejected:    {"Planned": "illegal", "EndAsked": "REJECTED"},
+	rental.Cancelled:   {"Planned": "illegal", "EndAsked": "CANCELLED", "ExtendAsked": "CANCELLED"},
+	rental.Ended:       {"Planned": "illegal", "EndAsked": "ENDED", "ExtendAsked": "ENDED"},
+	rental.Interrupted: {"Planned": "illegal", "EndAsked": "INTERRUPTED", "ExtendAsked": "INTERRUPTED"},
+	rental.Failed:      {"Planned": "illegal", "EndAsked": "FAILED", "ExtendAsked": "FAILED"},
+	rental.Rejected:    {"Planned": "illegal", "EndAsked": "REJECTED", "ExtendAsked": "REJECTED"},
 }
 
 // ignored says, per event, in which states it does nothing, ever: it is late, comes twice, or is not for that state.
 var ignored = map[string]string{
-	"Asked":     "PENDING AWAITING_APPROVAL WAITING PLACING UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Planned":   "",
-	"NoOffer":   "NEW AWAITING_APPROVAL UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Called":    "NEW PENDING AWAITING_APPROVAL WAITING UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Recovered": "NEW PENDING AWAITING_APPROVAL WAITING UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Seen":      "NEW PENDING AWAITING_APPROVAL WAITING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Probed":    "NEW PENDING AWAITING_APPROVAL WAITING PLACING UNCONFIRMED RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Absent":    "NEW PENDING AWAITING_APPROVAL WAITING PLACING PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"Gone":      "NEW PENDING AWAITING_APPROVAL WAITING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
-	"EndAsked":  "",
-	"Tick":      "NEW CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Asked":       "PENDING AWAITING_APPROVAL WAITING PLACING UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Planned":     "",
+	"NoOffer":     "NEW AWAITING_APPROVAL UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Barred":      "NEW AWAITING_APPROVAL UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"ExtendAsked": "",
+	"Called":      "NEW PENDING AWAITING_APPROVAL WAITING UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Recovered":   "NEW PENDING AWAITING_APPROVAL WAITING UNCONFIRMED PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Seen":        "NEW PENDING AWAITING_APPROVAL WAITING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Probed":      "NEW PENDING AWAITING_APPROVAL WAITING PLACING UNCONFIRMED RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Absent":      "NEW PENDING AWAITING_APPROVAL WAITING PLACING PROVISIONING RUNNING CANCELLING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"Gone":        "NEW PENDING AWAITING_APPROVAL WAITING CANCELLED ENDED INTERRUPTED FAILED REJECTED",
+	"EndAsked":    "",
+	"Tick":        "NEW CANCELLED ENDED INTERRUPTED FAILED REJECTED",
 }
 
 // kinds are the events in the order of a table.
-var kinds = []string{"Asked", "Planned", "NoOffer", "Called", "Recovered", "Seen", "Probed", "Absent", "Gone", "EndAsked", "Tick"}
+var kinds = []string{"Asked", "Planned", "NoOffer", "Barred", "Called", "Recovered", "Seen", "Probed", "Absent", "Gone", "EndAsked", "ExtendAsked", "Tick"}
 
 func kindOf(e rental.Event) string { return reflect.TypeOf(e).Name() }
 
@@ -148,7 +161,9 @@ func orders(t *testing.T) []rental.Order {
 		for _, p := range []step{plan, planSpot} {
 			placing := add(o, p)
 			add(placing, cancelled)
-			add(placing, refused)
+			if next := add(placing, refused); !o.Ask.WaitUntil.IsZero() {
+				add(next, step{3 * time.Second, noOffer.event})
+			}
 			for _, called := range []step{unknown, look} {
 				unconfirmed := add(placing, called)
 				add(unconfirmed, cancelled)
@@ -173,7 +188,7 @@ func events() []rental.Event {
 	var all []rental.Event
 	all = append(all, rental.Asked{}, rental.Asked{Forestalled: true}, rental.Asked{Turned: &rental.Failure{Code: "X"}}, rental.Asked{Turned: &rental.Failure{Code: "X"}, Rejected: true})
 	all = append(all, rental.Planned{Intent: intent(2)}, rental.Planned{Intent: intent(2, func(i *rental.Intent) { i.PerDay = dec("12.01") })})
-	all = append(all, rental.NoOffer{Reason: "r"}, rental.Recovered{}, rental.Tick{}, rental.Tick{ProbeProven: true})
+	all = append(all, rental.NoOffer{Reason: "r"}, rental.Barred{Failure: rental.Failure{Code: "SPEND_CAP_EXCEEDED", Message: "m"}}, rental.Recovered{}, rental.Tick{}, rental.Tick{ProbeProven: true})
 	for number := range 3 {
 		all = append(all,
 			rental.Called{Number: number, Refused: true, Reason: "server-offline"}, rental.Called{Number: number, Refused: true, Reason: "not_enough_balance"},
@@ -185,6 +200,7 @@ func events() []rental.Event {
 			rental.Seen{Number: number, Sighting: sight(101, false, func(s *rental.Sighting) { s.PerDay = dec("13") })},
 		)
 	}
+	all = append(all, rental.ExtendAsked{Operation: extendOp("x"), By: time.Hour}, rental.ExtendAsked{Operation: extendOp("x"), By: -time.Hour}, rental.ExtendAsked{Operation: extendOp("y"), By: time.Hour, Refused: &rental.Failure{Code: "X"}})
 	return append(all, rental.EndAsked{Operation: cancelOp("x"), By: "local"}, rental.EndAsked{By: "local"}, rental.EndAsked{Operation: cancelOp("c")})
 }
 
@@ -208,7 +224,7 @@ func outcome(before, next rental.Order, effects []rental.Effect, err error) stri
 func TestEveryStateMeetsEveryEvent(t *testing.T) {
 	t.Parallel()
 	got := map[rental.State]map[string]map[string]bool{}
-	times := []time.Duration{0, time.Minute, 11 * time.Minute, 21 * time.Minute, 31 * time.Minute, 25 * time.Hour}
+	times := []time.Duration{0, time.Minute, 11 * time.Minute, 21 * time.Minute, 31 * time.Minute, 23*time.Hour + 30*time.Minute, 25 * time.Hour}
 	unfit := asked(func(o *rental.Order) { o.Create.ID = "" })
 	for _, o := range append(orders(t), unfit) {
 		if got[o.State] == nil {

@@ -30,6 +30,8 @@ func Decide(o Order, ev Event, at time.Time) (Order, []Effect, error) {
 		err = d.planned(ev)
 	case NoOffer:
 		d.noOffer(ev)
+	case Barred:
+		d.barred(ev)
 	case Called:
 		d.called(ev)
 	case Recovered:
@@ -44,6 +46,8 @@ func Decide(o Order, ev Event, at time.Time) (Order, []Effect, error) {
 		d.gone(ev)
 	case EndAsked:
 		err = d.endAsked(ev)
+	case ExtendAsked:
+		err = d.extendAsked(ev)
 	case Tick:
 		d.tick(ev)
 	default:
@@ -88,7 +92,7 @@ func (d *decision) finish(s State, event, cause, by, reason string, f *Failure) 
 	settled := d.settleCreate(f)
 	for _, c := range d.o.Cancels {
 		settled = append(settled, Settlement{Operation: c})
-		d.o.CancelsSettled = append(d.o.CancelsSettled, c.ID)
+		d.o.Told = append(d.o.Told, c.ID)
 	}
 	d.o.Cancels = nil
 	d.record(event, cause, by, reason, settled...)
@@ -134,8 +138,10 @@ func (d *decision) asked(ev Asked) error {
 	case ev.Forestalled:
 		d.finish(Cancelled, "cancelled", "command", d.o.Client, "its cancel came first", cancelledFailure("its cancel came first"))
 	case ev.Turned != nil && ev.Rejected:
+		d.o.Turned = true
 		d.finish(Rejected, "rejected", "command", d.o.Client, ev.Turned.Message, ev.Turned)
 	case ev.Turned != nil:
+		d.o.Turned = true
 		d.finish(Failed, "failed", "command", d.o.Client, ev.Turned.Message, ev.Turned)
 	default:
 		d.o.State = Pending
@@ -182,11 +188,7 @@ func (d *decision) noOffer(ev NoOffer) {
 	if !d.o.WantsServer() {
 		return
 	}
-	if d.at.Before(d.o.Ask.WaitUntil) && d.at.Before(d.o.PlaceBy) {
-		if d.o.State != Waiting {
-			d.o.State = Waiting
-			d.record("waiting", "market", "", ev.Reason)
-		}
+	if d.waits("market", ev.Reason) {
 		return
 	}
 	f := d.nothingLeft(ev.Reason)
@@ -194,6 +196,30 @@ func (d *decision) noOffer(ev NoOffer) {
 		f = timedOut("the place deadline passed")
 	}
 	d.finish(Failed, "failed", "market", "", ev.Reason, f)
+}
+
+// waits keeps the order waiting while wait_until allows it.
+func (d *decision) waits(cause, reason string) bool {
+	if !d.at.Before(d.o.Ask.WaitUntil) || !d.at.Before(d.o.PlaceBy) {
+		return false
+	}
+	if d.o.State != Waiting {
+		d.o.State = Waiting
+		d.record("waiting", cause, "", reason)
+	}
+	return true
+}
+
+func (d *decision) barred(ev Barred) {
+	if !d.o.WantsServer() || d.waits("writer", ev.Failure.Message) {
+		return
+	}
+	f := ev.Failure
+	if len(d.o.Intents) == 0 {
+		d.finish(Rejected, "rejected", "writer", "", f.Message, &f)
+		return
+	}
+	d.finish(Failed, "failed", "writer", "", f.Message, &f)
 }
 
 // nothingLeft says why an order that has no further candidate failed: none fitted, all refused, or none booted.
@@ -471,12 +497,12 @@ func (d *decision) endAsked(ev EndAsked) error {
 	switch {
 	case d.o.State == New:
 		return fmt.Errorf("%w: an end in %s", ErrIllegal, d.o.State)
-	case slices.ContainsFunc(d.o.Cancels, same) || slices.Contains(d.o.CancelsSettled, op.ID):
+	case slices.ContainsFunc(d.o.Cancels, same) || slices.Contains(d.o.Told, op.ID):
 		return nil // the same command again
 	case op.ID == "" && (d.o.Wanted != nil || d.o.State.Terminal()):
 		return nil // wanted or over already, and nobody waits
 	case d.o.State.Terminal():
-		d.o.CancelsSettled = append(d.o.CancelsSettled, op.ID)
+		d.o.Told = append(d.o.Told, op.ID)
 		d.record("cancelled", "command", ev.By, "it had ended", Settlement{Operation: op})
 		return nil
 	}
@@ -504,6 +530,69 @@ func (d *decision) endWanted(cause, by, reason string) {
 	}
 	// The call is out: first sight of a rental will end it, proof of absence too.
 	d.record("cancelling", cause, by, reason+"; waiting to learn whether a rental exists")
+}
+
+// notExtended is why an end cannot be moved.
+func (d *decision) notExtended(by time.Duration) *Failure {
+	invalid := func(text string) *Failure { return &Failure{Code: "FAILED_PRECONDITION", Message: text, Seed: text} }
+	switch i := d.o.Current(); {
+	case d.o.State.Terminal():
+		return invalid("The order has ended.")
+	case d.o.Wanted != nil:
+		return invalid("The order is being ended.")
+	case by <= 0:
+		return invalid("The end can only be moved further away; cancel the order to end it sooner.")
+	case d.o.Ask.Duration == 0:
+		return invalid("The order has no planned end.")
+	case i != nil && i.Outcome.Live() && i.MaxLength > 0 && d.o.EndsAt.Add(by).After(i.At.Add(i.MaxLength)):
+		return invalid(fmt.Sprintf("The host lends the server for %s at most.", i.MaxLength))
+	}
+	return nil
+}
+
+func (d *decision) extendAsked(ev ExtendAsked) error {
+	if d.o.State == New {
+		return fmt.Errorf("%w: a later end in %s", ErrIllegal, d.o.State)
+	}
+	if slices.Contains(d.o.Told, ev.Operation.ID) {
+		return nil // the same command again
+	}
+	d.o.Told = append(d.o.Told, ev.Operation.ID)
+	f := d.notExtended(ev.By)
+	if f == nil {
+		f = ev.Refused
+	}
+	s := Settlement{Operation: ev.Operation, Failure: f}
+	if f != nil {
+		d.record("extended", "command", d.o.Client, "not moved: "+f.Message, s)
+		return nil
+	}
+	d.o.Ask.Duration += ev.By
+	d.o.EndsAt = d.o.EndsAt.Add(ev.By)
+	d.o.Warned = 0
+	if i := d.o.Current(); i != nil && i.Outcome.Live() {
+		i.Reserved = ev.Reserved
+	}
+	d.record("extended", "command", d.o.Client, "by "+ev.By.String(), s)
+	return nil
+}
+
+// warnings are the times before the planned end at which it is told.
+var warnings = []time.Duration{10 * time.Minute, time.Hour, 5 * time.Hour}
+
+// warn tells that the end is near, once per time; not at times that the rental never was further away from.
+func (d *decision) warn(i *Intent) {
+	left := d.o.EndsAt.Sub(d.at)
+	for _, w := range warnings {
+		if left > w || !d.o.EndsAt.Add(-w).After(i.At) {
+			continue
+		}
+		if d.o.Warned == 0 || d.o.Warned > w {
+			d.o.Warned = w
+			d.record("expiring", "clock", "", fmt.Sprintf("it ends at %s", d.o.EndsAt.UTC().Format(time.RFC3339)))
+		}
+		return
+	}
 }
 
 func (d *decision) tick(ev Tick) {
@@ -545,6 +634,9 @@ func (d *decision) tickHeld(ev Tick, late bool) {
 		d.o.Wanted = &End{Kind: ByPlan, At: d.at, Reason: "its planned end"}
 		d.endWanted("clock", "", "its planned end")
 	case d.o.State == Running:
+		if !d.o.EndsAt.IsZero() {
+			d.warn(i)
+		}
 	case (late || !d.at.Before(i.BootBy)) && i.Up && i.reachable() && d.o.Ask.WantsSSH() && !ev.ProbeProven:
 		// No probe has ever succeeded from here: silence may be our own network's.
 		d.o.Unprobed = true

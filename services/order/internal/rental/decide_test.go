@@ -1,6 +1,7 @@
 package rental_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,11 @@ func TestEdges(t *testing.T) {
 	t.Parallel()
 	dearer := func(s *rental.Sighting) { s.PerDay = dec("9.8") }
 	otherCoin := func(s *rental.Sighting) { s.Currency = "bitcoin" }
+	// Clipped, so that cases that add steps do not share them.
+	running := slices.Clip([]step{accept, plan, unknown, seenDown, seenUp, answers})
+	later := step{23*time.Hour + time.Second, rental.ExtendAsked{Operation: extendOp("e"), By: 2 * time.Hour, Reserved: dec("11")}}
+	barred := rental.Barred{Failure: rental.Failure{Code: "SPEND_CAP_EXCEEDED", Message: "over"}}
+	short := func(o *rental.Order) { o.Ask.Duration = 8 * minute }
 	tests := []struct {
 		name   string
 		order  []func(*rental.Order)
@@ -127,7 +133,25 @@ func TestEdges(t *testing.T) {
 		{name: "not yet the place deadline, unconfirmed", before: []step{accept, plan, unknown}, event: step{29 * minute, rental.Tick{}}, state: rental.Unconfirmed},
 		{name: "not yet the place deadline, between servers", before: []step{accept, plan, refused}, event: step{29 * minute, rental.Tick{}}, state: rental.Placing},
 		{name: "not yet the boot deadline", before: []step{accept, plan, unknown, seenDown}, event: step{10 * minute, rental.Tick{}}, state: rental.Provisioning},
-		{name: "not yet its planned end", before: []step{accept, plan, unknown, seenDown, seenUp, answers}, event: step{24 * time.Hour, rental.Tick{}}, state: rental.Running},
+		{name: "not yet its planned end", before: append(running, step{23*time.Hour + 51*minute, rental.Tick{}}), event: step{24 * time.Hour, rental.Tick{}}, state: rental.Running},
+		{name: "more than five hours left", before: running, event: step{19 * time.Hour, rental.Tick{}}, state: rental.Running},
+		{name: "five hours left", before: running, event: step{19*time.Hour + time.Second, rental.Tick{}}, state: rental.Running, record: "expiring"},
+		{name: "five hours left, told", before: append(running, step{19*time.Hour + time.Second, rental.Tick{}}), event: step{22 * time.Hour, rental.Tick{}}, state: rental.Running},
+		{name: "an hour left", before: append(running, step{20 * time.Hour, rental.Tick{}}), event: step{23*time.Hour + time.Second, rental.Tick{}}, state: rental.Running, record: "expiring"},
+		{name: "ten minutes left, never told", before: running, event: step{23*time.Hour + 55*minute, rental.Tick{}}, state: rental.Running, record: "expiring"},
+		{name: "it never was ten minutes from its end", order: change(short), before: running, event: step{7 * minute, rental.Tick{}}, state: rental.Running},
+		{name: "extended, and warned anew", before: append(running, step{23 * time.Hour, rental.Tick{}}, later), event: step{24 * time.Hour, rental.Tick{}}, state: rental.Running, record: "expiring"},
+
+		{name: "extended", before: running, event: later, state: rental.Running, record: "extended"},
+		{name: "extended twice by one command", before: append(running, later), event: later, state: rental.Running},
+		{name: "extended past its old end", before: append(running, later), event: step{24*time.Hour + minute, rental.Tick{}}, state: rental.Running, record: "expiring"},
+		{name: "extended, over a limit", before: append(running, step{23 * time.Hour, rental.ExtendAsked{Operation: extendOp("e"), By: 2 * time.Hour, Refused: &rental.Failure{Code: "X"}}}), event: step{24*time.Hour + minute, rental.Tick{}}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101}},
+		{name: "extended while it ends", before: append(running, cancelled), event: later, state: rental.Cancelling, record: "extended"},
+
+		{name: "barred by a limit", before: []step{accept}, event: step{time.Second, barred}, state: rental.Rejected, record: "rejected"},
+		{name: "barred by a limit, patient", order: change(patient), before: []step{accept}, event: step{time.Second, barred}, state: rental.Waiting, record: "waiting"},
+		{name: "barred by a limit, patience over", order: change(patient), before: []step{accept, noOffer}, event: step{20 * minute, barred}, state: rental.Rejected, record: "rejected"},
+		{name: "barred by a limit after a refusal", before: []step{accept, plan, refused}, event: step{9 * time.Second, barred}, state: rental.Failed, record: "failed"},
 		{name: "place deadline once", before: []step{accept, plan, unknown, {30 * minute, rental.Tick{}}}, event: step{31 * minute, rental.Tick{}}, state: rental.Unconfirmed},
 		{name: "boot deadline", before: []step{accept, plan, unknown, seenDown}, event: step{11 * minute, rental.Tick{ProbeProven: true}}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101, Issue: "The container did not become usable."}},
 		{name: "boot deadline, up, ssh silent, probes work here", before: []step{accept, plan, unknown, seenDown, seenUp}, event: step{11 * minute, rental.Tick{ProbeProven: true}}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101, Issue: "The container did not become usable."}},
@@ -429,5 +453,51 @@ func TestLaterVersionsAreRefused(t *testing.T) {
 	}
 	if _, err := rental.Unmarshal(b); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExtend holds what moves and what does not.
+func TestExtend(t *testing.T) {
+	t.Parallel()
+	running := []step{accept, plan, unknown, seenDown, seenUp, answers}
+	extend := func(by time.Duration) step {
+		return step{time.Hour, rental.ExtendAsked{Operation: extendOp("e"), By: by, Reserved: dec("11")}}
+	}
+	lent := rental.Planned{Intent: intent(1, func(i *rental.Intent) { i.MaxLength = 26 * time.Hour })}
+	for _, c := range []struct {
+		name    string
+		order   []func(*rental.Order)
+		before  []step
+		by      time.Duration
+		refused string
+	}{
+		{name: "running", before: running, by: 2 * time.Hour},
+		{name: "pending", before: []step{accept}, by: 2 * time.Hour},
+		{name: "as long as the host lends it", before: []step{accept, {time.Second, lent}}, by: 2 * time.Hour},
+		{name: "longer than the host lends it", before: []step{accept, {time.Second, lent}}, by: 2*time.Hour + time.Second, refused: "The host lends the server for 26h0m0s at most."},
+		{name: "backwards", before: running, by: -time.Hour, refused: "The end can only be moved further away; cancel the order to end it sooner."},
+		{name: "by nothing", before: running, refused: "The end can only be moved further away; cancel the order to end it sooner."},
+		{name: "no planned end", order: change(func(o *rental.Order) { o.Ask.Duration, o.EndsAt = 0, time.Time{} }), before: running, by: time.Hour, refused: "The order has no planned end."},
+		{name: "being ended", before: append(running, cancelled), by: time.Hour, refused: "The order is being ended."},
+		{name: "ended", before: append(running, gone), by: time.Hour, refused: "The order has ended."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			before, _ := after(t, asked(c.order...), c.before...)
+			next, effects := after(t, before, extend(c.by))
+			f, settled := settledBy(record(effects), extendOp("e").ID)
+			switch {
+			case !settled:
+				t.Fatal("the command is not settled")
+			case c.refused != "":
+				if f == nil || f.Message != c.refused || !next.EndsAt.Equal(before.EndsAt) || next.Ask.Duration != before.Ask.Duration {
+					t.Fatalf("got %+v, the end moved from %s to %s", f, before.EndsAt, next.EndsAt)
+				}
+			case f != nil || !next.EndsAt.Equal(before.EndsAt.Add(c.by)) || next.Ask.Duration != before.Ask.Duration+c.by:
+				t.Fatalf("got %+v, the end moved from %s to %s", f, before.EndsAt, next.EndsAt)
+			case next.Current() != nil && next.Current().Reserved.Cmp(dec("11")) != 0:
+				t.Fatalf("%s is reserved", next.Current().Reserved)
+			}
+		})
 	}
 }

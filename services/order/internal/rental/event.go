@@ -32,6 +32,10 @@ type NoOffer struct {
 	Reason string
 }
 
+// Barred says that a limit forbids the server that fits.
+//   - PENDING, PLACING, WAITING → WAITING while wait_until allows, else REJECTED, or FAILED once a server was asked for
+type Barred struct{ Failure Failure }
+
 // Called is the answer to the call of an intent.
 //   - PLACING → PLACING (refused: the next server) or FAILED (refused: none left), UNCONFIRMED (everything else)
 //   - PLACING with an end wanted, refused → CANCELLED, FAILED or ENDED
@@ -115,28 +119,42 @@ type EndAsked struct {
 	Reason    string
 }
 
+// ExtendAsked is a command to move the planned end.
+//   - not ended, no end wanted → the same state, later
+//   - else → nothing moves, and the command is told why
+type ExtendAsked struct {
+	Operation Operation
+	By        time.Duration
+	// Refused is why it is not moved: a limit.
+	Refused *Failure
+	// Reserved is what the newest intent then reserves, USD.
+	Reserved decimal.Decimal
+}
+
 // Tick is the time: deadlines are compared with it.
 //   - PENDING, AWAITING_APPROVAL, WAITING, PLACING → FAILED (place deadline)
 //   - UNCONFIRMED → the end is recorded (place deadline)
 //   - PROVISIONING → CANCELLING (boot deadline, place deadline, planned end), RUNNING unprobed
-//   - RUNNING → CANCELLING (planned end)
+//   - RUNNING → CANCELLING (planned end), RUNNING (it is near)
 //   - CANCELLING: the cancel is asked for again
 type Tick struct {
 	// ProbeProven says that a probe has succeeded from this installation before, so that silence means something.
 	ProbeProven bool
 }
 
-func (Asked) event()     {}
-func (Planned) event()   {}
-func (NoOffer) event()   {}
-func (Called) event()    {}
-func (Recovered) event() {}
-func (Seen) event()      {}
-func (Probed) event()    {}
-func (Absent) event()    {}
-func (Gone) event()      {}
-func (EndAsked) event()  {}
-func (Tick) event()      {}
+func (Asked) event()       {}
+func (Planned) event()     {}
+func (NoOffer) event()     {}
+func (Barred) event()      {}
+func (Called) event()      {}
+func (Recovered) event()   {}
+func (Seen) event()        {}
+func (Probed) event()      {}
+func (Absent) event()      {}
+func (Gone) event()        {}
+func (EndAsked) event()    {}
+func (ExtendAsked) event() {}
+func (Tick) event()        {}
 
 // Effect is something to be done after the record of a decision is in the journal, in order. The set is closed.
 type Effect interface{ effect() }

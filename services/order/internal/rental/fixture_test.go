@@ -65,6 +65,10 @@ func cancelOp(n string) rental.Operation {
 	return rental.Operation{ID: "op_order-cancel_" + n, Command: "order.cancel", Seq: 8}
 }
 
+func extendOp(n string) rental.Operation {
+	return rental.Operation{ID: "op_order-extend_" + n, Command: "order.extend", Seq: 9}
+}
+
 // step is one event at t0 + after.
 type step struct {
 	after time.Duration

@@ -53,7 +53,7 @@ func drawEvent(t *rapid.T, o *rental.Order) rental.Event {
 			}
 		})
 	}
-	switch rapid.IntRange(0, 11).Draw(t, "event") {
+	switch rapid.IntRange(0, 13).Draw(t, "event") {
 	case 0:
 		return rental.Asked{Forestalled: rapid.Bool().Draw(t, "forestalled")}
 	case 1, 2:
@@ -85,6 +85,17 @@ func drawEvent(t *rapid.T, o *rental.Order) rental.Event {
 			return rental.EndAsked{By: "somebody"}
 		}
 		return rental.EndAsked{Operation: cancelOp(id), By: "local"}
+	case 11:
+		e := rental.ExtendAsked{
+			Operation: extendOp(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "extension")),
+			By:        rapid.SampledFrom([]time.Duration{-minute, 0, time.Hour}).Draw(t, "by"), Reserved: dec("11"),
+		}
+		if rapid.Bool().Draw(t, "over a limit") {
+			e.Refused = &rental.Failure{Code: "SPEND_CAP_EXCEEDED", Message: "over"}
+		}
+		return e
+	case 12:
+		return rental.Barred{Failure: rental.Failure{Code: "SPEND_CAP_EXCEEDED", Message: "over"}}
 	default:
 		return rental.Tick{ProbeProven: rapid.Bool().Draw(t, "proven")}
 	}
@@ -185,6 +196,9 @@ func (j *judge) records(t *rapid.T, o rental.Order, e rental.Event, next rental.
 	if ev, ok := e.(rental.EndAsked); ok && ev.Operation.ID != "" {
 		j.wanted[ev.Operation.ID] = true
 	}
+	if ev, ok := e.(rental.ExtendAsked); ok {
+		j.wanted[ev.Operation.ID] = true
+	}
 	if _, ok := e.(rental.Asked); ok && o.State == rental.New {
 		j.wanted[o.Create.ID] = true
 	}
@@ -240,6 +254,9 @@ func (j *judge) invariants(t *rapid.T, o, next *rental.Order) {
 		open && next.State != rental.Unconfirmed && next.State != rental.Placing,
 		next.WantsServer() && (open || held || next.Wanted != nil):
 		t.Fatalf("%s with an open intent %v, a held one %v, end wanted %v", next.State, open, held, next.Wanted != nil)
+	}
+	if later := next.EndsAt.After(o.EndsAt); later && len(next.Intents) == len(o.Intents) && (o.Wanted != nil || next.Ask.Duration <= o.Ask.Duration) {
+		t.Fatalf("the end moved from %s to %s, end wanted %v, for %s instead of %s", o.EndsAt, next.EndsAt, o.Wanted != nil, next.Ask.Duration, o.Ask.Duration)
 	}
 	if o.State.Terminal() && next.State != o.State {
 		t.Fatalf("%s became %s", o.State, next.State)

@@ -220,6 +220,8 @@ type Intent struct {
 	Called bool `json:"called,omitempty"`
 	// NotSent says that the call never left this process: the server may be asked for again, by a new intent.
 	NotSent bool `json:"not_sent,omitempty"`
+	// MaxLength is the longest rental the host allows; zero when it states none.
+	MaxLength time.Duration `json:"max_length,omitempty"`
 	// Shortened is the rental length the host allows when it is below what was asked; zero otherwise.
 	Shortened time.Duration `json:"shortened,omitempty"`
 	// Look says that the market named the server taken, perhaps by us: one good read decides.
@@ -296,12 +298,14 @@ type Order struct {
 	// Create is the operation that made it; CreateSettled that its outcome was told.
 	Create        Operation `json:"create"`
 	CreateSettled bool      `json:"create_settled,omitempty"`
+	// Turned: it was not even accepted, so no limit counts it.
+	Turned bool `json:"turned,omitempty"`
 	// CreateFailure is how the create operation was settled when it failed.
 	CreateFailure *Failure `json:"create_failure,omitempty"`
 	// Cancels wait for the end to be proved.
 	Cancels []Operation `json:"cancels,omitempty"`
-	// CancelsSettled are the ids of those that were told: none is told twice.
-	CancelsSettled []string `json:"cancels_settled,omitempty"`
+	// Told are the ids of cancels and extensions that were settled: none is settled twice.
+	Told []string `json:"told,omitempty"`
 	// Policy is what the settings said when the order was accepted.
 	Policy Policy `json:"policy"`
 	// PlaceBy is the place deadline, EndsAt the planned end (zero for "never").
@@ -316,6 +320,8 @@ type Order struct {
 	Unprobed bool `json:"unprobed,omitempty"`
 	// Probed: ssh answered.
 	Probed bool `json:"probed,omitempty"`
+	// Warned is the nearest of the times before the end that was told.
+	Warned time.Duration `json:"warned,omitempty"`
 	// Trace is the W3C trace context of the command that made it.
 	Trace string `json:"trace,omitempty"`
 }
@@ -379,7 +385,7 @@ func (o *Order) idle() bool {
 func (o Order) clone() Order {
 	o.Intents = slices.Clone(o.Intents)
 	o.Cancels = slices.Clone(o.Cancels)
-	o.CancelsSettled = slices.Clone(o.CancelsSettled)
+	o.Told = slices.Clone(o.Told)
 	return o
 }
 

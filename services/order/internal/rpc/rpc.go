@@ -25,6 +25,7 @@ import (
 	"github.com/renthook/renthook/services/internal/ask"
 	"github.com/renthook/renthook/services/internal/auth"
 	"github.com/renthook/renthook/services/internal/topology"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/view"
 	"github.com/renthook/renthook/services/order/internal/world"
@@ -47,7 +48,7 @@ type Deps struct {
 	Journal *journal.Journal
 	Admit   *admit.Admitter
 	Box     *seal.Box
-	Fees    view.Fees
+	Fees    ledger.Fees
 	// Judge refuses callback addresses that could not be called.
 	Judge func(ctx context.Context, url string) error
 }

@@ -7,21 +7,18 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/govalues/decimal"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/money"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/rental"
 )
 
-// Fees are shown beside prices: parts of the price (0.05 is 5 %), and USD once.
-type Fees struct{ OnDemand, Spot, Creation decimal.Decimal }
-
 // Order is the public object.
-func Order(o *rental.Order, f Fees) *orderv1.Order {
+func Order(o *rental.Order, f ledger.Fees) *orderv1.Order {
 	p := &orderv1.Order{
 		Id: o.ID, Client: o.Client, Account: o.Account, Revision: o.Revision,
 		State:       orderv1.Order_State(orderv1.Order_State_value[o.State.String()]),
@@ -79,7 +76,7 @@ func spec(a *rental.Ask) *orderv1.OrderSpec {
 }
 
 // cost shows what is really billed once it is known, and what was sent until then.
-func cost(i *rental.Intent, f Fees) *orderv1.Cost {
+func cost(i *rental.Intent, f ledger.Fees) *orderv1.Cost {
 	perDay, usd := i.PerDay, i.USDPerHour
 	if i.RealPerDay.IsPos() {
 		perDay = i.RealPerDay
@@ -91,11 +88,7 @@ func cost(i *rental.Intent, f Fees) *orderv1.Cost {
 		UsdPerHour: money.Text(usd.Round(8)), NativePerDay: money.Text(perDay), Currency: i.Currency, UsdRate: money.Text(i.USDRate),
 		CreationFeeUsd: money.Text(f.Creation), Spend: money.Text(i.Spend), WorstCaseUsd: money.Text(i.Reserved.Round(4)),
 	}
-	part := f.OnDemand
-	if i.Type == "spot" {
-		part = f.Spot
-	}
-	if fee, err := money.Times(usd, part); err == nil {
+	if fee, err := money.Times(usd, f.Part(i.Type)); err == nil {
 		c.FeesUsdPerHour = money.Text(fee.Round(8))
 	}
 	return c

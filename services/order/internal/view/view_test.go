@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/view"
 )
@@ -26,7 +27,7 @@ var t0 = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 func dec(s string) decimal.Decimal { return decimal.MustParse(s) }
 
-var fees = view.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.10")}
+var fees = ledger.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.10")}
 
 // Values that must never get out of the machine.
 const (

@@ -76,6 +76,12 @@ type Operation struct {
 	Failure  *rental.Failure
 }
 
+// ending says when an order became terminal.
+type ending struct {
+	order string
+	at    time.Time
+}
+
 // forget is how long a settled operation, a forestalled one and an ended errand are remembered.
 const forget = topology.CommandRetention
 
@@ -88,6 +94,7 @@ type World struct {
 	list        []*rental.Order // by creation, oldest first
 	place       map[string]int  // where in list
 	oldest      int             // everything before it in list is terminal
+	ended       []ending        // by when they ended, oldest first
 	byRental    map[int64]string
 	operations  map[string]*Operation // by client and id
 	errands     map[string]*Errand    // open ones, by client and operation id
@@ -188,6 +195,10 @@ func (w *World) operation(client string, op rental.Operation, orderID string, ac
 }
 
 func (w *World) put(o *rental.Order) {
+	before := w.orders[o.ID]
+	if o.State.Terminal() && (before == nil || !before.State.Terminal()) {
+		w.ended = append(w.ended, ending{o.ID, o.Updated})
+	}
 	if n, ok := w.place[o.ID]; ok {
 		w.list[n] = o
 	} else {
@@ -302,6 +313,17 @@ func (w *World) Live() []*rental.Order {
 		}
 	}
 	return live
+}
+
+// Since lists the orders that live and those that ended at from or later. The orders must not be changed.
+func (w *World) Since(from time.Time) []*rental.Order {
+	some := w.Live()
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for n := len(w.ended) - 1; n >= 0 && !w.ended[n].at.Before(from); n-- {
+		some = append(some, w.orders[w.ended[n].order])
+	}
+	return some
 }
 
 // Order finds an order by its own id.

@@ -21,9 +21,9 @@ import (
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/engine"
+	"github.com/renthook/renthook/services/order/internal/ledger"
 	"github.com/renthook/renthook/services/order/internal/pace"
 	"github.com/renthook/renthook/services/order/internal/prove"
-	"github.com/renthook/renthook/services/order/internal/view"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
 
@@ -155,7 +155,7 @@ func lived(t *testing.T) (*world.World, []journal.Record) {
 		Account: "main", Holder: "holder-1", Clients: map[string]engine.Client{"local": {Create: true, Cancel: true}},
 		Image: "img", Ports: map[int]string{22: "tcp"}, Currency: "auto", MaxDuration: 24 * time.Hour, Ceiling: dec("5"),
 		OrdersPerHour: 10, CreatesPerHour: 30, LiveRentals: 10, MaxCandidates: 5, SpotHeadroom: dec("1.02"), FailedBootUSD: dec("0.5"),
-		Fees: view.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.1")}, Markers: 2, ProbeSSH: true,
+		Fees: ledger.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.1")}, Markers: 2, ProbeSSH: true,
 		CallTimeout: 15 * time.Second, BootDeadline: 10 * time.Minute, PlaceDeadline: 30 * time.Minute, SweepInterval: 45 * time.Second,
 		Prove: prove.Config{Window: 180 * time.Second, WindowBlind: 600 * time.Second, InstallationPort: 31000},
 		Pace:  pace.Config{CallGap: 1200 * time.Millisecond, CreateGap: 5500 * time.Millisecond}, LeaseTTL: 10 * time.Second,
