@@ -22,7 +22,8 @@ const (
 	// chaosGap is the time between two asks, chaosLeast how long they come at least.
 	chaosGap   = 50 * time.Millisecond
 	chaosLeast = time.Minute
-	// killGap is the time between two kills, if what was killed is ready again by then.
+	// downFor is how long what was killed stays down, killGap the time between two kills, if it is ready again by then.
+	downFor = time.Second
 	killGap = 6 * time.Second
 	// chaosRounds is how often each process is killed.
 	chaosRounds = 2
@@ -203,12 +204,11 @@ func (s *senders) run(ctx context.Context, stop <-chan struct{}) {
 	s.running.Wait()
 }
 
-// killInTurn kills every process with -9, starts it again at once, and waits until it is ready.
+// killInTurn kills every process with -9, starts it again a moment later, and waits until it is ready.
 func killInTurn(t *testing.T, a *apart) (outages []outage) {
 	t.Helper()
 	for range chaosRounds {
 		for _, name := range []string{"order", "pricewatch", "notifier", "ingress", "nats-server"} {
-			next := time.After(killGap)
 			u := a.units[name]
 			if name == "order" {
 				seen := waiting(a.sim.log.String())
@@ -219,8 +219,9 @@ func killInTurn(t *testing.T, a *apart) (outages []outage) {
 				t.Errorf("%s had ended by itself", name)
 			default:
 			}
-			o := outage{name: name, from: time.Now()}
+			o, up, next := outage{name: name, from: time.Now()}, time.After(downFor), time.After(killGap)
 			u.kill()
+			<-up
 			u.start(t)
 			for _, service := range []string{"ingress", "order", "pricewatch", "notifier"} {
 				if name == service || name == "nats-server" {
@@ -248,6 +249,7 @@ func TestChaos_KillEverythingInTurn(t *testing.T) {
 			sets = append(sets, arg)
 		}
 	}
+	sets = append(sets, "limits.orders_per_hour=100000")
 	// Rentals are ready soon: what is to be seen here is creates, and the market takes one in five seconds at best.
 	a := startApart(t, simulate(t, "--boot", "0s", "--visible", "300ms"), sets...)
 	control(t, a.Market, "/sim/v1/script", slowCreates)
@@ -520,8 +522,14 @@ func (s *senders) report(t *testing.T, load, rest time.Duration, outages []outag
 				}
 			}
 		}
-		lines = append(lines, fmt.Sprintf("%-11s killed at %5.1f s: ready after %5.2f s, the next 200 after %5.2f s, %d attempts failed",
-			o.name, o.from.Sub(outages[0].from).Seconds(), o.to.Sub(o.from).Seconds(), heard.Sub(o.from).Seconds(), refused))
+		line := fmt.Sprintf("%-11s killed at %5.1f s: ready after %5.2f s, the next 200 after %5.2f s, %d attempts failed",
+			o.name, o.from.Sub(outages[0].from).Seconds(), o.to.Sub(o.from).Seconds(), heard.Sub(o.from).Seconds(), refused)
+		// Who takes over waits until the last call of the one before is over.
+		create := slices.IndexFunc(l.Calls, func(c call) bool { return c.Endpoint == "create_order" && c.At.After(o.from) })
+		if o.name == "order" && create >= 0 {
+			line += fmt.Sprintf(", the next create after %.1f s", l.Calls[create].At.Sub(o.from).Seconds())
+		}
+		lines = append(lines, line)
 	}
 	t.Logf("asks for %.0f s, %d of them; at rest after %.0f s more\n%s", load.Seconds(), len(s.asks), rest.Seconds(), strings.Join(lines, "\n"))
 }

@@ -311,16 +311,20 @@ type ledger struct {
 		EndedAt  *string `json:"ended_at"`
 		Foreign  bool    `json:"foreign"`
 	} `json:"rentals"`
-	Calls []struct {
-		N        int             `json:"n"`
-		Endpoint string          `json:"endpoint"`
-		Request  json.RawMessage `json:"request"`
-		Applied  bool            `json:"applied"`
-		Code     int             `json:"code"`
-	} `json:"calls"`
+	Calls []call `json:"calls"`
 	// Overlaps are requests that were carried out twice.
 	Overlaps   []json.RawMessage `json:"overlaps"`
 	Violations int               `json:"violations"`
+}
+
+// call is one call as the simulator saw it.
+type call struct {
+	N        int             `json:"n"`
+	At       time.Time       `json:"at"`
+	Endpoint string          `json:"endpoint"`
+	Request  json.RawMessage `json:"request"`
+	Applied  bool            `json:"applied"`
+	Code     int             `json:"code"`
 }
 
 func market(t *testing.T, address string) ledger {
