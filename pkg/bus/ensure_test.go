@@ -59,6 +59,8 @@ func TestEnsureStream_CreatesVerifiesAndNeverChanges(t *testing.T) {
 		{"broker's defaults", func(c *jetstream.StreamConfig) { c.Duplicates, c.Replicas = 0, 0 }, nil},
 		{"explicit no limits", func(c *jetstream.StreamConfig) { c.MaxMsgs, c.MaxConsumers, c.Replicas = -1, -1, 1 }, nil},
 		{"age", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }, []string{"max_age"}},
+		{"more room", func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 19 }, nil},
+		{"less room", func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 21 }, []string{"max_bytes"}},
 		{"lifted limit", func(c *jetstream.StreamConfig) { c.MaxBytes = 0 }, []string{"max_bytes"}},
 		{"bool", func(c *jetstream.StreamConfig) { c.AllowDirect = true }, []string{"allow_direct"}},
 		{"bool off", func(c *jetstream.StreamConfig) { c.DenyPurge = false }, []string{"deny_purge"}},

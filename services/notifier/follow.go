@@ -48,8 +48,8 @@ func (s *Service) record(ctx context.Context, m bus.Msg) error {
 	if err != nil {
 		return bus.Permanent(err)
 	}
-	if parts.Client == "-" {
-		return nil // a fact of the account: nobody asked
+	if parts.Client == "-" && parts.Event != "alarm" {
+		return nil // a fact of the account that nobody asked for and nobody need act on
 	}
 	if age := time.Since(m.Time); age > retention {
 		s.log.WarnContext(ctx, "a record is too old to be told", "event_id", topology.EventID(m.Stream, m.Sequence),

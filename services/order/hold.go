@@ -23,6 +23,9 @@ const again = time.Second
 // commandWait bounds how long one command may wait for its record.
 const commandWait = 20 * time.Second
 
+// nouns are what commands of this service are about.
+var nouns = []string{"order", "control"}
+
 // sweepAge is how old a command without a record must be before the sweep drives it: the consumer is usually faster.
 const sweepAge = 10 * time.Second
 
@@ -67,6 +70,7 @@ func (s *Service) contend(ctx context.Context) {
 		}
 		if err != nil {
 			s.log.WarnContext(ctx, "holding the account ended", "error", err.Error())
+			s.setFailure(fmt.Errorf("the account cannot be held: %w", err))
 		}
 		pause(ctx, again)
 	}
@@ -95,12 +99,23 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 	if err != nil {
 		return err
 	}
-	writer, err := s.journal.Claim(ctx, s.engine.Holder, last, entry)
-	if err != nil {
+	var writer engine.Appender
+	claimed, err := s.journal.Claim(ctx, s.engine.Holder, last, entry)
+	switch {
+	case errors.Is(err, journal.ErrFull):
+		// Without a record of its own this holder creates nothing; what is to end is ended all the same.
+		s.log.ErrorContext(ctx, "alarm", "alarm", "journal_full", "reason", "the journal is full: nothing is rented; what is to end is still ended. Make room or raise the stream's limit", "error", err.Error())
+		writer = fullJournal{last}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, fullAgain)
+		defer cancel()
+	case err != nil:
 		return fmt.Errorf("claim the journal: %w", err)
-	}
-	if err := s.world.Apply(journal.Record{Seq: writer.Epoch(), Subject: entry.Subject, Data: entry.Data, Time: time.Now()}); err != nil {
-		return err
+	default:
+		writer = claimed
+		if err := s.world.Apply(journal.Record{Seq: writer.Epoch(), Subject: entry.Subject, Data: entry.Data, Time: time.Now()}); err != nil {
+			return err
+		}
 	}
 	// A call of this very process cannot be out any more: its holder waited for it.
 	wait := !released && before != s.engine.Holder
@@ -109,7 +124,11 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 		Log: s.log, World: s.world, Books: books{s.deps.Books}, Account: s.deps.Market, Box: s.deps.Box,
 		Remaining: held.Remaining, Dial: s.deps.Dial, Random: random,
 	}, writer, wait)
-	s.setFailure(nil)
+	if claimed != nil {
+		s.setFailure(nil)
+	} else {
+		s.setFailure(fmt.Errorf("nothing is rented: %w", journal.ErrFull))
+	}
 
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
@@ -138,6 +157,18 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 	return err
 }
 
+// fullAgain is how long a holder that could not claim a full journal holds before it tries again.
+const fullAgain = time.Minute
+
+// fullJournal takes the place of the writer while the journal has no room.
+type fullJournal struct{ last uint64 }
+
+func (f fullJournal) Append(context.Context, ...journal.Entry) (first, last uint64, err error) {
+	return 0, 0, journal.ErrFull
+}
+func (f fullJournal) Last() uint64  { return f.last }
+func (f fullJournal) Epoch() uint64 { return 0 }
+
 // books gives the view the shape the engine wants.
 type books struct{ Books }
 
@@ -155,7 +186,9 @@ func (s *Service) consumer(ctx context.Context) (string, error) {
 		MaxAckPending: 16,
 	}
 	for client := range s.engine.Clients {
-		c.FilterSubjects = append(c.FilterSubjects, topology.CommandsFor(client, "order"))
+		for _, noun := range nouns {
+			c.FilterSubjects = append(c.FilterSubjects, topology.CommandsFor(client, noun))
+		}
 	}
 	if len(c.FilterSubjects) == 0 {
 		return "", errors.New("no client belongs to this account: nobody can ask for anything")
@@ -185,15 +218,18 @@ func (s *Service) consume(ctx context.Context, consumer string, h *engine.Holder
 
 // sweep drives commands that the consumer skipped: its position may be lost or ahead of the stream after a crash.
 func (s *Service) sweep(ctx context.Context, h *engine.Holder) {
-	// next is, per client, the sequence from which nothing has been looked at.
+	// next is, per client and noun, the sequence from which nothing has been looked at.
 	next := map[string]uint64{}
 	for ctx.Err() == nil {
 		for client := range s.engine.Clients {
-			from, err := s.sweepClient(ctx, h, client, next[client])
-			if err != nil && ctx.Err() == nil {
-				s.log.WarnContext(ctx, "the sweep over commands stopped", "client", client, "error", err.Error())
+			for _, noun := range nouns {
+				commands := topology.CommandsFor(client, noun)
+				from, err := s.sweepSome(ctx, h, commands, next[commands])
+				if err != nil && ctx.Err() == nil {
+					s.log.WarnContext(ctx, "the sweep over commands stopped", "commands", commands, "error", err.Error())
+				}
+				next[commands] = from
 			}
-			next[client] = from
 		}
 		if info, err := s.commandsInfo(ctx); err == nil {
 			s.world.Prune(time.Now(), info.State.FirstSeq)
@@ -210,13 +246,13 @@ func (s *Service) commandsInfo(ctx context.Context) (*jetstream.StreamInfo, erro
 	return stream.CachedInfo(), nil
 }
 
-func (s *Service) sweepClient(ctx context.Context, h *engine.Holder, client string, from uint64) (uint64, error) {
+func (s *Service) sweepSome(ctx context.Context, h *engine.Holder, commands string, from uint64) (uint64, error) {
 	stream, err := s.deps.Bus.JetStream().Stream(ctx, topology.Commands)
 	if err != nil {
 		return from, err
 	}
 	for {
-		m, err := stream.GetMsg(ctx, max(from, 1), jetstream.WithGetMsgSubject(topology.CommandsFor(client, "order")))
+		m, err := stream.GetMsg(ctx, max(from, 1), jetstream.WithGetMsgSubject(commands))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return from, nil
 		}

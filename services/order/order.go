@@ -27,6 +27,7 @@ import (
 	"github.com/renthook/renthook/pkg/journal"
 	"github.com/renthook/renthook/pkg/lease"
 	"github.com/renthook/renthook/pkg/seal"
+	controlv1 "github.com/renthook/renthook/proto/gen/renthook/control/v1"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/admit"
 	"github.com/renthook/renthook/services/internal/auth"
@@ -110,9 +111,12 @@ func New(c Config, d Deps) (*Service, error) {
 	s.health = health.NewServer()
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.server, s.health)
-	orderv1.RegisterOrderServiceServer(s.server, rpc.New(rpc.Deps{
+	served := rpc.Deps{
 		Log: s.log, Account: s.engine.Account, World: s.world, Journal: s.journal, Admit: admit.New(d.Bus), Box: d.Box, Fees: s.engine.Fees, Judge: d.Judge,
-	}))
+		Limits: s.engine.Limits, Zone: s.engine.Zone, Control: func(client string) bool { return s.engine.Clients[client].Control },
+	}
+	orderv1.RegisterOrderServiceServer(s.server, rpc.New(served))
+	controlv1.RegisterControlServiceServer(s.server, rpc.NewControl(served))
 	reflection.Register(s.server)
 	return s, nil
 }

@@ -1,27 +1,36 @@
 package ask
 
 import (
+	"errors"
 	"mime"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/renthook/renthook/pkg/fault"
+	controlv1 "github.com/renthook/renthook/proto/gen/renthook/control/v1"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 )
 
 // Decode reads the body of renthook.v1.cmd.<client>.<noun>.<verb>.<key>, whoever published it: protobuf when
 // contentType says so, else JSON, the message's own or in the seed's shape. It gives a *CreateOrder, *CancelOrder,
-// *ExtendOrder or *ReportOrders, checked, with an Origin. A fault of kind NotFound means that there is no such command.
+// *ExtendOrder or *ReportOrders, checked, with an Origin, or a *Halt or *Resume. A fault of kind NotFound means that there is no such command.
 func Decode(noun, verb, contentType string, body []byte) (proto.Message, error) {
-	if noun != "order" {
+	if noun != "order" && noun != "control" {
 		return nil, noCommand(noun, verb)
 	}
 	if kind, _, err := mime.ParseMediaType(contentType); err == nil && (kind == "application/protobuf" || kind == "application/x-protobuf") {
-		return decodeProtobuf(verb, body)
+		return decodeProtobuf(noun, verb, body)
 	}
 	o, err := parseObject(body)
+	if noun == "control" && errors.Is(err, errEmpty) {
+		o, err = &object{members: map[string]any{}}, nil
+	}
 	if err != nil {
 		return nil, err
+	}
+	if noun == "control" {
+		m, _, err := control(o, verb)
+		return notNil(m, err)
 	}
 	switch verb {
 	case "create":
@@ -37,7 +46,7 @@ func Decode(noun, verb, contentType string, body []byte) (proto.Message, error) 
 		cmd, _, err := cancel(o, DoorNATS)
 		return notNil(cmd, err)
 	case "extend":
-		cmd, err := extend(o)
+		cmd, _, err := extend(o, DoorNATS)
 		return notNil(cmd, err)
 	case "report":
 		cmd, err := report(o)
@@ -54,19 +63,23 @@ func notNil(m proto.Message, err error) (proto.Message, error) {
 	return m, nil
 }
 
-func decodeProtobuf(verb string, body []byte) (proto.Message, error) {
+func decodeProtobuf(noun, verb string, body []byte) (proto.Message, error) {
 	var m proto.Message
-	switch verb {
-	case "create":
+	switch noun + "." + verb {
+	case "order.create":
 		m = &orderv1.CreateOrder{}
-	case "cancel":
+	case "order.cancel":
 		m = &orderv1.CancelOrder{}
-	case "extend":
+	case "order.extend":
 		m = &orderv1.ExtendOrder{}
-	case "report":
+	case "order.report":
 		m = &orderv1.ReportOrders{}
+	case "control.halt":
+		m = &controlv1.Halt{}
+	case "control.resume":
+		m = &controlv1.Resume{}
 	default:
-		return nil, noCommand("order", verb)
+		return nil, noCommand(noun, verb)
 	}
 	if err := proto.Unmarshal(body, m); err != nil {
 		return nil, invalid("the body is not a %s in protobuf", m.ProtoReflect().Descriptor().FullName())

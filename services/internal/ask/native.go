@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	controlv1 "github.com/renthook/renthook/proto/gen/renthook/control/v1"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 )
 
@@ -56,6 +57,49 @@ func V1Cancel(id string, body []byte) (*orderv1.CancelOrder, string, error) {
 	}
 	o.names, o.members["order_id"] = append(o.names, "order_id"), id
 	return cancel(o, DoorV1)
+}
+
+// V1Extend reads the body of POST /v1/orders/{id}/extend, and gives the sender's key.
+func V1Extend(id string, body []byte) (*orderv1.ExtendOrder, string, error) {
+	o, err := parseObject(body)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case o.has("order_id") || o.has("orderId"):
+		return nil, "", unknown("order_id", "the body: the path names the order", nil)
+	}
+	o.names, o.members["order_id"] = append(o.names, "order_id"), id
+	return extend(o, DoorV1)
+}
+
+// V1Control reads the body of POST /v1/halt and /v1/resume, which may be empty, and gives the sender's key.
+func V1Control(verb string, body []byte) (proto.Message, string, error) {
+	o, err := parseObject(body)
+	if errors.Is(err, errEmpty) {
+		o, err = &object{members: map[string]any{}}, nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return control(o, verb)
+}
+
+// control reads a halt or a resume.
+func control(o *object, verb string) (proto.Message, string, error) {
+	key, err := named(o, DoorV1)
+	if err != nil {
+		return nil, "", err
+	}
+	var m proto.Message
+	switch verb {
+	case "halt":
+		m = &controlv1.Halt{}
+	case "resume":
+		m = &controlv1.Resume{}
+	default:
+		return nil, "", noCommand("control", verb)
+	}
+	return m, key, fill(m, o)
 }
 
 func parseObject(body []byte) (*object, error) {
@@ -202,22 +246,23 @@ func cancel(o *object, door string) (*orderv1.CancelOrder, string, error) {
 	return cmd, key, nil
 }
 
-func extend(o *object) (*orderv1.ExtendOrder, error) {
-	if _, err := named(o, DoorNATS); err != nil {
-		return nil, err
+func extend(o *object, door string) (*orderv1.ExtendOrder, string, error) {
+	key, err := named(o, door)
+	if err != nil {
+		return nil, "", err
 	}
 	cmd := &orderv1.ExtendOrder{}
 	sent, err := nameOrder(o)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := fill(cmd, o); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if cmd.Origin == nil {
-		cmd.Origin = &orderv1.Origin{Door: DoorNATS, OrderAsSent: sent}
+		cmd.Origin = &orderv1.Origin{Door: door, OrderAsSent: sent}
 	}
-	return cmd, checkExtend(cmd)
+	return cmd, key, checkExtend(cmd)
 }
 
 func checkExtend(cmd *orderv1.ExtendOrder) error {

@@ -178,7 +178,7 @@ type Sizes struct {
 // DefaultSizes suit one box.
 func DefaultSizes() Sizes {
 	return Sizes{
-		CommandsBytes: 512 << 20, JournalBytes: 2 << 30, DeliveriesBytes: 512 << 20, MarketBytes: 256 << 20,
+		CommandsBytes: 512 << 20, JournalBytes: 2 << 30, DeliveriesBytes: 512 << 20, MarketBytes: 24 << 20,
 		TicksBytes: 1 << 30, AttemptsBytes: 256 << 20, DeadLettersBytes: 128 << 20, Replicas: 1,
 	}
 }

@@ -27,6 +27,10 @@ type Renthook struct {
 	Get     Get         `cmd:"" help:"Show one order."`
 	Events  Events      `cmd:"" help:"Follow events as they are recorded."`
 	Cancel  Cancel      `cmd:"" help:"End an order."`
+	Extend  Extend      `cmd:"" help:"Move an order's end."`
+	Halt    Halt        `cmd:"" help:"Stop renting; with --close end everything that is rented."`
+	Resume  Resume      `cmd:"" help:"Go on renting after a halt."`
+	Account Account     `cmd:"" help:"Show halts, limits, and what counts against them."`
 	Config  Config      `cmd:"" help:"Show the settings."`
 	Version cli.Version `cmd:"" help:"Print the version."`
 }

@@ -31,22 +31,54 @@ type OutputFlags struct {
 	Output string `short:"o" enum:"table,json" default:"table" help:"table or json."`
 }
 
-// dial reaches the running renthook in the name of its client local.
-func dial(ctx context.Context, f RunFlags) (context.Context, orderv1.OrderServiceClient, func(), error) {
+// connect reaches the running renthook in the name of its client local.
+func connect(ctx context.Context, f RunFlags) (context.Context, *grpc.ClientConn, error) {
 	a, err := f.addresses()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	token, err := os.ReadFile(a.TokenFile)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("read the token: %w", err)
+		return nil, nil, fmt.Errorf("read the token: %w", err)
 	}
 	conn, err := grpc.NewClient(a.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
+		return nil, nil, err
+	}
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+strings.TrimSpace(string(token))), conn, nil
+}
+
+func dial(ctx context.Context, f RunFlags) (context.Context, orderv1.OrderServiceClient, func(), error) {
+	ctx, conn, err := connect(ctx, f)
+	if err != nil {
 		return nil, nil, nil, err
 	}
-	ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+strings.TrimSpace(string(token)))
 	return ctx, orderv1.NewOrderServiceClient(conn), func() { _ = conn.Close() }, nil
+}
+
+// settled waits until an operation is; instead says what to do when the time is over before.
+func settled(ctx context.Context, orders orderv1.OrderServiceClient, id, instead string) (*orderv1.Operation, error) {
+	for {
+		op, err := orders.GetOperation(ctx, &orderv1.GetOperationRequest{Id: id})
+		if err != nil {
+			return nil, exit(err)
+		}
+		if o := op.GetOperation(); o.GetDone() {
+			if f := o.GetFailure(); f != nil {
+				code := cli.ExitFailure
+				if f.GetCode() == "NOT_FOUND" {
+					code = cli.ExitNotFound
+				}
+				return nil, &cli.ExitError{Code: code, Err: errors.New(f.GetMessage())}
+			}
+			return o, nil
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.New(instead)
+		}
+	}
 }
 
 // exit gives an answer of the service its exit code.
@@ -252,29 +284,45 @@ func (c *Cancel) Run(ctx context.Context, s *cli.Streams) error {
 		return exit(err)
 	}
 	_, _ = fmt.Fprintln(s.Err, "asked; waiting for the market's proof …")
-	for {
-		op, err := orders.GetOperation(ctx, &orderv1.GetOperationRequest{Id: res.GetOperationId()})
-		if err != nil {
-			return exit(err)
-		}
-		if o := op.GetOperation(); o.GetDone() {
-			if f := o.GetFailure(); f != nil {
-				code := cli.ExitFailure
-				if f.GetCode() == "NOT_FOUND" {
-					code = cli.ExitNotFound
-				}
-				return &cli.ExitError{Code: code, Err: errors.New(f.GetMessage())}
-			}
-			if c.Output == "json" {
-				return printJSON(s.Out, o)
-			}
-			_, err := fmt.Fprintln(s.Out, "gone")
-			return err
-		}
-		select {
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("still ending: ask again with `renthook get %s`", c.ID)
-		}
+	op, err := settled(ctx, orders, res.GetOperationId(), fmt.Sprintf("still ending: ask again with `renthook get %s`", c.ID))
+	if err != nil {
+		return err
 	}
+	if c.Output == "json" {
+		return printJSON(s.Out, op)
+	}
+	_, err = fmt.Fprintln(s.Out, "gone")
+	return err
+}
+
+// Extend moves an order's end.
+type Extend struct {
+	RunFlags
+	OutputFlags
+	ID string `arg:"" help:"ord_…, op_… or the market's number."`
+	By string `arg:"" help:"How much longer: 2h, 90m, 1d."`
+}
+
+// Run asks, and says when the order ends now.
+func (c *Extend) Run(ctx context.Context, s *cli.Streams) error {
+	ctx, orders, done, err := dial(ctx, c.RunFlags)
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	res, err := orders.ExtendOrder(ctx, &orderv1.ExtendOrderRequest{Id: c.ID, By: c.By})
+	if err != nil {
+		return exit(err)
+	}
+	op, err := settled(ctx, orders, res.GetOperationId(), "not answered yet: ask again with `renthook get "+c.ID+"`")
+	if err != nil {
+		return err
+	}
+	if c.Output == "json" {
+		return printJSON(s.Out, op)
+	}
+	_, err = fmt.Fprintln(s.Out, "ends at", op.GetOrder().GetEndsAt().AsTime().UTC().Format(time.RFC3339))
+	return err
 }

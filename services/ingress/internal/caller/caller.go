@@ -22,6 +22,7 @@ import (
 const (
 	CreateOrders = "orders:create"
 	CancelOrders = "orders:cancel"
+	Control      = "control"
 	Read         = "read"
 )
 

@@ -86,6 +86,9 @@ func New(cfg Config, deps Deps) *Door {
 		{http.MethodGet, "/v1/orders", caller.Read, d.listOrders},
 		{http.MethodGet, "/v1/orders/{id}", caller.Read, d.getOrder},
 		{http.MethodPost, "/v1/orders/{id}/cancel", caller.CancelOrders, d.cancelOrder},
+		{http.MethodPost, "/v1/orders/{id}/extend", caller.CreateOrders, d.extendOrder},
+		{http.MethodPost, "/v1/halt", caller.Control, d.control("halt")},
+		{http.MethodPost, "/v1/resume", caller.Control, d.control("resume")},
 		{http.MethodGet, "/v1/operations/{id}", caller.Read, d.getOperation},
 	}
 	return d

@@ -36,7 +36,7 @@ func (d *Door) createOrder(w http.ResponseWriter, r *request) error {
 	if err := ask.Seal(d.deps.Seal, c.Command.Spec); err != nil {
 		return err
 	}
-	return d.admit(w, r, "create", c.RequestID, admit.Hash(r.raw), c.Rentals, c.Command)
+	return d.admit(w, r, "order", "create", c.RequestID, admit.Hash(r.raw), c.Rentals, c.Command)
 }
 
 func (d *Door) cancelOrder(w http.ResponseWriter, r *request) error {
@@ -47,7 +47,29 @@ func (d *Door) cancelOrder(w http.ResponseWriter, r *request) error {
 	if err := d.callback(r, c.CallbackUrl); err != nil {
 		return err
 	}
-	return d.admit(w, r, "cancel", requestID, admit.Hash(r.raw, r.id), 1, c)
+	return d.admit(w, r, "order", "cancel", requestID, admit.Hash(r.raw, r.id), 1, c)
+}
+
+func (d *Door) extendOrder(w http.ResponseWriter, r *request) error {
+	c, requestID, err := ask.V1Extend(r.id, r.raw)
+	if err != nil {
+		return err
+	}
+	if err := d.callback(r, c.CallbackUrl); err != nil {
+		return err
+	}
+	return d.admit(w, r, "order", "extend", requestID, admit.Hash(r.raw, r.id), 1, c)
+}
+
+// control serves the brakes.
+func (d *Door) control(verb string) func(http.ResponseWriter, *request) error {
+	return func(w http.ResponseWriter, r *request) error {
+		m, requestID, err := ask.V1Control(verb, r.raw)
+		if err != nil {
+			return err
+		}
+		return d.admit(w, r, "control", verb, requestID, admit.Hash(r.raw), 1, m)
+	}
 }
 
 func (d *Door) callback(r *request, url string) error {
@@ -61,7 +83,7 @@ func (d *Door) callback(r *request, url string) error {
 }
 
 // admit stores n commands for one request and answers with the operation of the first.
-func (d *Door) admit(w http.ResponseWriter, r *request, verb, requestID, hash string, n int, cmd proto.Message) error {
+func (d *Door) admit(w http.ResponseWriter, r *request, noun, verb, requestID, hash string, n int, cmd proto.Message) error {
 	key, err := caller.Key(r.Header, r.caller, requestID)
 	if err != nil {
 		return err
@@ -76,7 +98,7 @@ func (d *Door) admit(w http.ResponseWriter, r *request, verb, requestID, hash st
 	replayed := true
 	for i := range n {
 		receipt, err := d.deps.Admit.Admit(ctx, admit.Ask{
-			Command: topology.Command{Client: r.caller.Client, Noun: "order", Verb: verb, Key: admit.Nth(token, i)},
+			Command: topology.Command{Client: r.caller.Client, Noun: noun, Verb: verb, Key: admit.Nth(token, i)},
 			Body:    cmd, Hash: hash,
 		})
 		if err != nil {

@@ -22,6 +22,9 @@ type NoticeOptions struct {
 // Every price carries unit, currency, scope and whether fees are in it. The lines are plain text: channels escape.
 func Notice(ev *orderv1.OrderEvent, opt NoticeOptions) []string {
 	o := ev.GetOrder()
+	if o == nil {
+		return appendIf([]string{brakes(ev)}, ev.GetCause().GetReason())
+	}
 	lines := []string{headline(ev)}
 	if f := o.GetFailure(); f.GetMessage() != "" {
 		lines = append(lines, f.GetMessage())
@@ -47,6 +50,22 @@ func appendIf(lines []string, line string) []string {
 // live says that there is a rental to log in to and to end.
 func live(o *orderv1.Order) bool {
 	return o.GetState() == orderv1.Order_PROVISIONING || o.GetState() == orderv1.Order_RUNNING
+}
+
+// brakes tells what is about the account and no order.
+func brakes(ev *orderv1.OrderEvent) string {
+	switch by := ev.GetCause().GetBy(); ev.GetType() {
+	case "order.alarm":
+		return "renthook needs a look: " + by
+	case "order.halted":
+		return "renting was halted by " + by
+	case "order.resumed":
+		return "renting goes on, by " + by
+	case "order.closed":
+		return "everything is ended, as asked by " + by
+	default:
+		return strings.TrimPrefix(ev.GetType(), "order.")
+	}
 }
 
 var told = map[string]string{

@@ -55,6 +55,12 @@ func TestNotice(t *testing.T) {
 			"Charged 4.5 CLORE-Blockchain (about $0.54), excl. fees",
 			"ord_0123456789abcdef0123456789abcdef · rental 38176 · asked by local",
 		}},
+		{"an alarm", func(ev *orderv1.OrderEvent) {
+			ev.Type, ev.Order, ev.Cause = "order.alarm", nil, &orderv1.Cause{By: "suspects", Reason: "a rental may be ours"}
+		}, []string{"renthook needs a look: suspects", "a rental may be ours"}},
+		{"a halt without a reason", func(ev *orderv1.OrderEvent) {
+			ev.Type, ev.Order, ev.Cause = "order.halted", nil, &orderv1.Cause{By: "local"}
+		}, []string{"renting was halted by local"}},
 		{"an event without words of its own", func(ev *orderv1.OrderEvent) {
 			ev.Type, ev.Order = "order.price_mismatch", &orderv1.Order{Id: "ord_1"}
 		}, []string{"GPU: price mismatch", "ord_1"}},

@@ -143,12 +143,15 @@ type Filter struct {
 	Labels map[string]string
 }
 
-// Matches says whether the event goes to an endpoint with this filter. Endpoints hear of orders: what is about none
-// is told to whoever asked.
+// account are the events about no order that endpoints may want; others are told to whoever asked.
+var account = []string{"alarm", "halted", "resumed", "closed"}
+
+// Matches says whether the event goes to an endpoint with this filter. An endpoint that wants labels hears of orders
+// only.
 func (f Filter) Matches(ev *orderv1.OrderEvent) bool {
 	name := strings.TrimPrefix(ev.GetType(), "order.")
 	switch {
-	case ev.GetOrder() == nil:
+	case ev.GetOrder() == nil && (!slices.Contains(account, name) || len(f.Labels) > 0):
 		return false
 	case !slices.Contains(f.Events, name) && !slices.Contains(f.Events, "*"):
 		return false

@@ -37,6 +37,27 @@ func (h *Holder) alarm(ctx context.Context, name, text string) error {
 
 func (h *Holder) calm(name string) { delete(h.alarms, name) }
 
+// tellFrozen says when creates begin to wait, why, and when they go on.
+func (h *Holder) tellFrozen(ctx context.Context, now time.Time) error {
+	why := h.frozen(now)
+	if why != h.waits {
+		if why == "" {
+			h.deps.Log.InfoContext(ctx, "creates go on")
+		} else {
+			h.deps.Log.WarnContext(ctx, "creates wait", "reason", why)
+		}
+		h.waits = why
+	}
+	for name, text := range map[string]string{"suspects": whySuspects, "unaccounted": whyUnaccounted} {
+		if why != text {
+			h.calm(name)
+		} else if err := h.alarm(ctx, name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // budgets warns of spending limits that are nearly used up, and ends everything once one is, where the settings say so.
 func (h *Holder) budgets(ctx context.Context, now time.Time) error {
 	if h.config.Limits.None() || now.Before(h.budgetsAt) {

@@ -198,11 +198,11 @@ func (h *Holder) callCancel(ctx context.Context, now time.Time) {
 func (h *Holder) callCreate(ctx context.Context, o *rental.Order, i *rental.Intent, r market.CreateRequest) {
 	stop := &atomic.Bool{}
 	h.creating, h.abortCreate = o.ID, stop
-	orderID, number, callBy, epoch := o.ID, i.Number, i.CallBy, i.Epoch
+	orderID, client, number, callBy, epoch := o.ID, o.Client, i.Number, i.CallBy, i.Epoch
 	h.deps.Log.InfoContext(ctx, "asking for a server", "order_id", orderID, "server_id", i.Server.ID, "attempt", number, "market_type", i.Type)
 	h.start(pace.Create, func() result {
 		out := result{orderID: orderID, number: number}
-		if why := h.guard(ctx, stop, callBy, epoch); why != "" {
+		if why := h.guard(ctx, stop, client, callBy, epoch); why != "" {
 			out.outcome = market.Outcome{Verdict: market.Refused, Reason: stopped + why}
 			return out
 		}
@@ -217,7 +217,7 @@ func (h *Holder) callCreate(ctx context.Context, o *rental.Order, i *rental.Inte
 const stopped = "not-sent: "
 
 // guard says why a create must not reach the wire; empty when it may. Nothing may stand between it and the call.
-func (h *Holder) guard(ctx context.Context, stop *atomic.Bool, callBy time.Time, epoch uint64) string {
+func (h *Holder) guard(ctx context.Context, stop *atomic.Bool, client string, callBy time.Time, epoch uint64) string {
 	switch {
 	case ctx.Err() != nil:
 		return "this process is stopping"
@@ -229,6 +229,8 @@ func (h *Holder) guard(ctx context.Context, stop *atomic.Bool, callBy time.Time,
 		return "the lease does not outlast the call"
 	case stop.Load():
 		return "an end is wanted"
+	case h.deps.World.Halted(client) != nil:
+		return "renting was halted"
 	}
 	return ""
 }
@@ -295,7 +297,7 @@ func (h *Holder) createAnswered(ctx context.Context, r result, now time.Time) er
 func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 	h.sweepAt, h.readsFailed, h.readFrom = r.Began.Add(h.config.SweepInterval), 0, time.Time{}
 	res := h.prover.Read(r, h.deps.World.Orders())
-	h.list = list{rentals: r, good: res.Good, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects)}
+	h.list = list{rentals: r, good: res.Good, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects), orphans: len(res.Orphans)}
 	for _, c := range res.Conclusions {
 		o := h.deps.World.Order(c.OrderID)
 		if _, seen := c.Event.(rental.Seen); seen && o.OpenIntent() != nil {
@@ -309,11 +311,8 @@ func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 	for _, s := range res.Suspects {
 		h.deps.Log.ErrorContext(ctx, "a rental may be ours and no intent accounts for it: no creates until it is gone", "market_order_id", s.ID, "server_id", s.ServerID)
 	}
-	if err := h.errands(ctx, time.Now(), true); err != nil {
-		return err
-	}
 	h.wantedGone(ctx, res)
-	return nil
+	return h.errands(ctx, time.Now(), true)
 }
 
 // wantedGone derives which rentals are to be cancelled: those of orders that are ending, orphans, and those of others
@@ -332,6 +331,7 @@ func (h *Holder) wantedGone(ctx context.Context, res prove.Result) {
 	for id := range h.foreign {
 		want[id] = true
 	}
+	h.keepStopping(want)
 	for id := range want {
 		if h.cancels[id] == nil {
 			h.cancels[id] = &attempts{due: time.Now()}
@@ -345,6 +345,27 @@ func (h *Holder) wantedGone(ctx context.Context, res prove.Result) {
 	if len(h.cancels) > 0 {
 		// Their end is to be seen soon; later reads come with the repeated cancels.
 		h.ladder.sooner(time.Now().Add(2 * h.config.Pace.CallGap))
+	}
+}
+
+// keepStopping adds rentals whose cancel could not be recorded, until a list that can be believed lacks them.
+func (h *Holder) keepStopping(want map[int64]bool) {
+	if !h.list.good {
+		for id := range h.stopping {
+			want[id] = true
+		}
+		return
+	}
+	live := map[int64]bool{}
+	for _, r := range h.list.rentals.Rentals {
+		live[r.ID] = !r.Expired
+	}
+	for id := range h.stopping {
+		if live[id] {
+			want[id] = true
+		} else {
+			delete(h.stopping, id)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/renthook/renthook/pkg/fault"
 	"github.com/renthook/renthook/pkg/journal"
+	controlv1 "github.com/renthook/renthook/proto/gen/renthook/control/v1"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/ask"
 	"github.com/renthook/renthook/services/internal/gpu"
@@ -66,6 +67,10 @@ func (h *Holder) command(ctx context.Context, c Command) (err error) {
 		err = h.extend(ctx, c, name, m)
 	case *orderv1.ReportOrders:
 		err = h.report(ctx, c, name, m)
+	case *controlv1.Halt:
+		err = h.halt(ctx, c, name, m)
+	case *controlv1.Resume:
+		err = h.resume(ctx, c, name, m)
 	default:
 		err = fault.New(fault.Invalid, "UNSUPPORTED", "%s.%s is not supported by this version", name.Noun, name.Verb)
 	}
@@ -246,6 +251,9 @@ func (h *Holder) turnedAway(client string, a *rental.Ask, m *orderv1.CreateOrder
 	}
 	if !c.Clients[client].Create {
 		return &rental.Failure{Code: "SCOPE_DENIED", Message: "This client may not create orders: give it the scope orders:create."}
+	}
+	if why := h.halted(client); why != "" {
+		return &rental.Failure{Code: "HALTED", Message: "Nothing was rented: " + why + ".", Retryable: true}
 	}
 	if a.Paper {
 		return &rental.Failure{Code: "UNSUPPORTED", Message: "Orders on paper are not supported by this version: nothing was rented."}

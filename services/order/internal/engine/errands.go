@@ -40,6 +40,10 @@ func (h *Holder) errands(ctx context.Context, now time.Time, read bool) error {
 		switch {
 		case e.Kind == "report":
 			err = h.settleReport(ctx, e, now)
+		case e.Kind == "close":
+			if read && h.awaited(e) {
+				err = h.settleClose(ctx, e)
+			}
 		case read && h.awaited(e):
 			err = h.settleForeign(ctx, e)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/govalues/decimal"
 
+	"github.com/renthook/renthook/pkg/journal"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/order/internal/pace"
@@ -64,6 +65,13 @@ type Holder struct {
 	evaluated map[string]evaluation
 	tickAt    time.Time
 	budgetsAt time.Time
+	// fullUntil is when the journal, found full, may be tried with a create again; ending are orders whose end was
+	// wanted, and stopping rentals whose cancel was decided, while it could not be recorded.
+	fullUntil time.Time
+	ending    map[string]bool
+	stopping  map[int64]bool
+	// waits is why no create may go out, as it was told last.
+	waits string
 	// alarms are those that were told and still hold.
 	alarms map[string]bool
 }
@@ -87,6 +95,7 @@ type list struct {
 	maxID       int64
 	unaccounted int
 	suspects    int
+	orphans     int
 }
 
 // attempts counts cancels of one rental.
@@ -113,7 +122,7 @@ func NewHolder(c Config, d Deps, log Appender, waitCreates bool) *Holder {
 		config: c, deps: d, log: log, pacer: pace.New(c.Pace, now), prover: prove.New(c.Prove),
 		commands: make(chan request), slots: make(chan chan time.Duration), results: make(chan result), probes: make(chan probeResult),
 		cancels: map[int64]*attempts{}, foreign: map[int64]bool{}, lacking: map[int64]int{},
-		probing: map[string]*probing{}, evaluated: map[string]evaluation{}, alarms: map[string]bool{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
+		probing: map[string]*probing{}, evaluated: map[string]evaluation{}, alarms: map[string]bool{}, ending: map[string]bool{}, stopping: map[int64]bool{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
 	}
 	if waitCreates {
 		h.createsFrom = now.Add(c.Quiesce())
@@ -198,11 +207,11 @@ func (h *Holder) loop(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		if err := h.step(ctx, now); err != nil {
+		if err := h.tolerate(h.step(ctx, now)); err != nil {
 			return err
 		}
 		wake, err := h.dispatch(ctx, now)
-		if err != nil {
+		if h.tolerate(err) != nil {
 			return err
 		}
 		if wake.IsZero() || wake.After(h.tickAt) {
@@ -215,15 +224,15 @@ func (h *Holder) loop(ctx context.Context) error {
 		case r := <-h.commands:
 			err := h.command(ctx, r.command)
 			r.done <- err
-			if err != nil {
+			if h.tolerate(err) != nil {
 				return err
 			}
 		case r := <-h.results:
-			if err := h.answered(ctx, r); err != nil {
+			if err := h.tolerate(h.answered(ctx, r)); err != nil {
 				return err
 			}
 		case p := <-h.probes:
-			if err := h.probeAnswered(ctx, p); err != nil {
+			if err := h.tolerate(h.probeAnswered(ctx, p)); err != nil {
 				return err
 			}
 		case s := <-h.slots:
@@ -232,6 +241,15 @@ func (h *Holder) loop(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// tolerate lets the holder go on while the journal has no room: what can only stop spending is still done.
+func (h *Holder) tolerate(err error) error {
+	if !errors.Is(err, journal.ErrFull) {
+		return err
+	}
+	h.fullUntil = time.Now().Add(fullAgain)
+	return nil
 }
 
 // recover makes intents that the last writer left without an outcome unconfirmed: they are never asked for again.
@@ -264,6 +282,12 @@ func (h *Holder) step(ctx context.Context, now time.Time) error {
 		if o := h.deps.World.Order(id); !p.out && (o == nil || o.State != rental.Provisioning) {
 			delete(h.probing, id)
 		}
+	}
+	if err := h.closes(ctx); err != nil {
+		return err
+	}
+	if err := h.tellFrozen(ctx, now); err != nil {
+		return err
 	}
 	if err := h.errands(ctx, now, false); err != nil {
 		return err

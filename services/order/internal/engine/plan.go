@@ -28,15 +28,23 @@ func markerPort(random uint64) int {
 	return prove.MarkerLow + int(random%(prove.MarkerHigh-prove.MarkerLow+1))
 }
 
+// Reasons that need a person.
+const (
+	whySuspects    = "a rental may be ours and no intent accounts for it"
+	whyUnaccounted = "a rental that should be listed is not, and its end is not proved"
+)
+
 // frozen says why no create may go out at all; empty when it may.
 func (h *Holder) frozen(now time.Time) string {
 	switch {
+	case now.Before(h.fullUntil):
+		return "the journal is full"
 	case now.Before(h.createsFrom):
 		return "the last holder of the account did not let go: its last call must be over first"
 	case h.list.suspects > 0:
-		return "a rental may be ours and no intent accounts for it"
+		return whySuspects
 	case h.list.unaccounted > 0:
-		return "a rental that should be listed is not, and its end is not proved"
+		return whyUnaccounted
 	case h.createsUsedUp(now):
 		return "limits.creates_per_hour is used up"
 	case !h.deps.Books.Fresh(now):
@@ -62,7 +70,7 @@ func (h *Holder) createsUsedUp(now time.Time) bool {
 func (h *Holder) next(now time.Time) *rental.Order {
 	var first *rental.Order
 	for _, o := range h.deps.World.Live() {
-		if o.WantsServer() && h.evaluated[o.ID].some {
+		if o.WantsServer() && h.evaluated[o.ID].some && h.deps.World.Halted(o.Client) == nil {
 			first = o
 			break
 		}

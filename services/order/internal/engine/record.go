@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -111,9 +112,14 @@ func (h *Holder) decide(ctx context.Context, o *rental.Order, ev rental.Event, e
 			continue
 		}
 		recorded = true
-		if err := h.record(ctx, o, &next, r, extra); err != nil {
+		err := h.record(ctx, o, &next, r, extra)
+		if errors.Is(err, journal.ErrFull) {
+			return h.unrecorded(ctx, &next, effects, extra, err)
+		}
+		if err != nil {
 			return err
 		}
+		delete(h.ending, o.ID)
 	}
 	if !recorded {
 		if len(extra.Commands) > 0 {
@@ -125,6 +131,37 @@ func (h *Holder) decide(ctx context.Context, o *rental.Order, ev rental.Event, e
 		}
 	}
 	return h.act(ctx, &next, effects)
+}
+
+// fullAgain is how long a full journal is not tried with a create.
+const fullAgain = 30 * time.Second
+
+// unrecorded goes on with a decision that the journal had no room for: what only stops spending is done all the same,
+// and the decision is taken again later. The order stays as it was.
+func (h *Holder) unrecorded(ctx context.Context, next *rental.Order, effects []rental.Effect, extra world.Internal, err error) error {
+	if h.fullUntil.IsZero() {
+		h.deps.Log.ErrorContext(ctx, "alarm", "alarm", "journal_full", "reason", "the journal is full: nothing is rented; what is to end is still ended. Make room or raise the stream's limit", "error", err.Error())
+	}
+	h.fullUntil = time.Now().Add(fullAgain)
+	if next.Wanted != nil {
+		h.ending[next.ID] = true
+	}
+	if i := next.HeldIntent(); i != nil && (next.State == rental.Cancelling || h.ending[next.ID]) {
+		h.stopping[i.RentalID] = true
+		effects = append(effects, rental.Cancel{RentalID: i.RentalID})
+	}
+	for _, e := range effects {
+		if c, ok := e.(rental.Cancel); ok {
+			h.stopping[c.RentalID] = true
+			if err := h.act(ctx, next, []rental.Effect{c}); err != nil {
+				return err
+			}
+		}
+	}
+	if len(extra.Commands) > 0 {
+		return err // the command is not done with
+	}
+	return nil
 }
 
 func (h *Holder) record(ctx context.Context, before, after *rental.Order, r rental.Record, extra world.Internal) error {

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,7 +52,7 @@ func TestSim(t *testing.T) {
 		}
 	}
 	t.Logf("%d seeds: %+v", seeds, total)
-	if total.Running == 0 || total.Crashes == 0 || total.Creates < seeds || total.Cancels == 0 {
+	if seeds > 10 && total.Running == 0 || total.Crashes == 0 || total.Creates < seeds || total.Cancels == 0 {
 		t.Errorf("the storm was none: %+v", total)
 	}
 }
@@ -80,7 +81,7 @@ type pen struct {
 	store *store
 	epoch uint64
 	dead  bool
-	// fail says what becomes of an append: 0 stored, 1 not stored, 2 stored and reported failed.
+	// fail says what becomes of an append: 0 stored, 1 not stored, 2 stored and reported failed, 3 no room.
 	fail func() int
 }
 
@@ -108,6 +109,8 @@ func (p *pen) Append(_ context.Context, entries ...journal.Entry) (first, last u
 		p.store.put(entries)
 		p.dead = true
 		return 0, 0, errPen
+	case 3:
+		return 0, 0, journal.ErrFull
 	}
 	first, last = p.store.put(entries)
 	return first, last, nil
@@ -137,13 +140,14 @@ type rig struct {
 	pen      *pen
 	stop     context.CancelFunc
 	stormy   bool
+	full     time.Time
 	crashes  int
 	running  sync.WaitGroup
 }
 
 func simConfig() engine.Config {
 	return engine.Config{
-		Account: "main", Clients: map[string]engine.Client{"local": {CancelAny: false, Create: true, Cancel: true}},
+		Account: "main", Clients: map[string]engine.Client{"local": {CancelAny: false, Create: true, Cancel: true, Control: true}},
 		Image: "nvidia/cuda:12", Ports: map[int]string{22: "tcp"}, Currency: "auto", MaxDuration: 2 * time.Hour, Ceiling: dec("5"),
 		OrdersPerHour: 100, CreatesPerHour: 1000, LiveRentals: 100, MaxCandidates: 5, MinReliability: 0.8, SpotHeadroom: dec("1.02"), FailedBootUSD: dec("5"),
 		Fees: ledger.Fees{OnDemand: dec("0.05"), Spot: dec("0.0125"), Creation: dec("0.1")}, RequiredPrice: true, Markers: 2, ProbeSSH: true,
@@ -180,6 +184,8 @@ func simulate(t *testing.T, seed uint64) tally {
 			r.again()
 		case 8:
 			r.extendSome()
+		case 9:
+			r.brake()
 		}
 	}
 	// Calm: everything must come to rest.
@@ -192,6 +198,10 @@ func simulate(t *testing.T, seed uint64) tally {
 	if rng.IntN(2) == 0 {
 		r.crash()
 		r.boot()
+	}
+	if rng.IntN(4) > 0 {
+		r.publishAs("control", "resume", "calm", `{}`)
+		r.publishAs("control", "resume", "calm-local", `{"client":"local"}`)
 	}
 	time.Sleep(40 * time.Minute)
 	out := r.check()
@@ -329,6 +339,9 @@ func (r *rig) boot() {
 	}, p, !released)
 	ctx, stop := context.WithCancel(context.Background())
 	r.mu.Lock()
+	if r.stop != nil {
+		r.stop() // another boot came in between
+	}
 	r.holder, r.world, r.pen, r.stop = h, w, p, stop
 	r.mu.Unlock()
 	r.running.Go(func() {
@@ -359,7 +372,15 @@ func (r *rig) random() uint64 {
 func (r *rig) fate() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.stormy || r.rng.IntN(100) >= 3 {
+	switch {
+	case !r.stormy:
+		return 0
+	case time.Now().Before(r.full):
+		return 3
+	case r.rng.IntN(1000) < 3:
+		r.full = time.Now().Add(time.Duration(r.rng.IntN(180)) * time.Second)
+		return 3
+	case r.rng.IntN(100) >= 3:
 		return 0
 	}
 	return 1 + r.rng.IntN(2)
@@ -405,10 +426,12 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (r *rig) publish(verb, key, body string) {
+func (r *rig) publish(verb, key, body string) { r.publishAs("order", verb, key, body) }
+
+func (r *rig) publishAs(noun, verb, key, body string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	subject := topology.Command{Client: "local", Noun: "order", Verb: verb, Key: key}.Subject()
+	subject := topology.Command{Client: "local", Noun: noun, Verb: verb, Key: key}.Subject()
 	for _, c := range r.commands {
 		if c.Subject == subject {
 			return // the broker refuses a second
@@ -442,6 +465,53 @@ func (r *rig) extendSome() {
 	if live := w.Live(); len(live) > 0 {
 		by := []string{"10m", "1h", "30h"}[r.rng.IntN(3)]
 		r.publish("extend", fmt.Sprintf("e%d", r.rng.IntN(1000)), fmt.Sprintf(`{"order_id":%q,"by":%q}`, live[r.rng.IntN(len(live))].ID, by))
+	}
+}
+
+// brake halts or resumes.
+func (r *rig) brake() {
+	whose := []string{`{}`, `{"client":"local"}`, `{"close":true}`, `{"client":"local","close":true,"reason":"r"}`}[r.rng.IntN(4)]
+	if r.rng.IntN(2) == 0 {
+		r.publishAs("control", "halt", fmt.Sprintf("h%d", r.rng.IntN(1000)), whose)
+		return
+	}
+	r.publishAs("control", "resume", fmt.Sprintf("r%d", r.rng.IntN(1000)), `{}`)
+	r.publishAs("control", "resume", fmt.Sprintf("l%d", r.rng.IntN(1000)), `{"client":"local"}`)
+}
+
+// braked replays the journal: no server is asked for under a halt, and what is said to be closed is.
+func (r *rig) braked() {
+	w := world.New("main")
+	asked := 0
+	for _, rec := range r.store.records {
+		if err := w.Apply(rec); err != nil {
+			r.t.Fatal(err)
+		}
+		intents := 0
+		for _, o := range w.Orders() {
+			intents += len(o.Intents)
+		}
+		if intents > asked && w.Halted("local") != nil {
+			r.t.Errorf("record %d asks for a server under a halt", rec.Seq)
+		}
+		asked = intents
+		if !strings.HasSuffix(rec.Subject, ".closed") {
+			continue
+		}
+		var closed struct {
+			Internal struct{ Errand struct{ Accepted time.Time } }
+		}
+		if err := json.Unmarshal(rec.Data, &closed); err != nil || closed.Internal.Errand.Accepted.IsZero() {
+			r.t.Fatalf("record %d: %v", rec.Seq, err)
+		}
+		for _, l := range r.market.lots {
+			if o := w.Order(owner(w, l)); o != nil && o.Created.After(closed.Internal.Errand.Accepted) {
+				continue // asked for after a resume
+			}
+			if !l.human && !l.Created.After(rec.Time) && (l.live() || l.gone.After(rec.Time)) {
+				r.t.Errorf("record %d says that all is closed, and rental %d bills", rec.Seq, l.ID)
+			}
+		}
 	}
 }
 
@@ -489,6 +559,7 @@ func (r *rig) check() (out tally) {
 		}
 	}
 	r.withinLimits()
+	r.braked()
 	held := map[int64]string{}
 	for _, o := range w.Orders() {
 		out.Orders++

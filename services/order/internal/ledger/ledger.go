@@ -258,20 +258,15 @@ func (l Limits) Passes(orders []*rental.Order, o *rental.Order, i rental.Intent,
 	return l.over(append(all, &with), f, now)
 }
 
-// budget is one spending limit with the stretch it counts.
+// budget is one spending limit, set or not, with the stretch it counts.
 type budget struct {
 	setting string
 	limit   decimal.Decimal
 	span    Span
 }
 
-func (l Limits) budgets(now time.Time) (set []budget) {
-	for _, b := range []budget{{"spend_per_day", l.SpendPerDay, Day(now)}, {"spend_per_month", l.SpendPerMonth, Month(now)}} {
-		if b.limit.IsPos() {
-			set = append(set, b)
-		}
-	}
-	return set
+func (l Limits) budgets(now time.Time) []budget {
+	return []budget{{"spend_per_day", l.SpendPerDay, Day(now)}, {"spend_per_month", l.SpendPerMonth, Month(now)}}
 }
 
 // over says which limit is passed by what orders come to.
@@ -283,6 +278,9 @@ func (l Limits) over(orders []*rental.Order, f Fees, now time.Time) *Over {
 		}
 	}
 	for _, c := range l.budgets(now) {
+		if !c.limit.IsPos() {
+			continue
+		}
 		sum, err := Committed(orders, f, c.span, now)
 		if err != nil || sum.Cmp(c.limit) > 0 {
 			return &Over{Setting: c.setting, Limit: c.limit, Sum: sum, Again: c.span.To, Err: err}
@@ -294,12 +292,15 @@ func (l Limits) over(orders []*rental.Order, f Fees, now time.Time) *Over {
 // Use is how far one spending limit is used up.
 type Use struct {
 	Setting string
-	// Limit, Committed and Spent are USD.
+	// Limit, Committed and Spent are USD; a Limit of zero is none.
 	Limit, Committed, Spent decimal.Decimal
 }
 
-// Part is Committed as a share of Limit in whole percent, counted down.
+// Part is Committed as a share of Limit in whole percent, counted down; zero without a limit.
 func (u Use) Part() int {
+	if u.Limit.IsZero() {
+		return 0
+	}
 	hundred := decimal.MustNew(100, 0)
 	part, err := u.Committed.Mul(hundred)
 	if err == nil {
@@ -318,7 +319,7 @@ func (u Use) Part() int {
 	return int(whole)
 }
 
-// Uses says how far the spending limits that are set are used up.
+// Uses says how far the spending limits are used up, also those that are not set.
 func (l Limits) Uses(orders []*rental.Order, f Fees, now time.Time) ([]Use, error) {
 	var uses []Use
 	for _, c := range l.budgets(now) {

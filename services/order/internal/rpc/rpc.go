@@ -49,6 +49,11 @@ type Deps struct {
 	Admit   *admit.Admitter
 	Box     *seal.Box
 	Fees    ledger.Fees
+	// Limits are the account's, and Zone where its days begin: told by ControlService.
+	Limits ledger.Limits
+	Zone   *time.Location
+	// Control says whether a client may brake.
+	Control func(client string) bool
 	// Judge refuses callback addresses that could not be called.
 	Judge func(ctx context.Context, url string) error
 }
@@ -95,7 +100,7 @@ func (s *Server) CreateOrder(ctx context.Context, r *orderv1.CreateOrderRequest)
 		return nil, err
 	}
 	m := &orderv1.CreateOrder{Spec: spec, Paper: r.GetPaper(), Origin: &orderv1.Origin{Door: "grpc", GpuAsSent: spec.GetGpu()}}
-	receipt, err := s.admit(ctx, client, "create", r.GetRequestId(), hash, m)
+	receipt, err := s.admit(ctx, client, "order", "create", r.GetRequestId(), hash, m)
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +121,13 @@ func hashOf(m proto.Message) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-func (s *Server) admit(ctx context.Context, client, verb, requestID, hash string, m proto.Message) (admit.Receipt, error) {
+func (s *Server) admit(ctx context.Context, client, noun, verb, requestID, hash string, m proto.Message) (admit.Receipt, error) {
 	key := admit.Fresh()
 	if requestID != "" {
 		key = admit.Key(client, requestID)
 	}
 	return s.deps.Admit.Admit(ctx, admit.Ask{
-		Command: topology.Command{Client: client, Noun: "order", Verb: verb, Key: key}, Body: m, Hash: hash,
+		Command: topology.Command{Client: client, Noun: noun, Verb: verb, Key: key}, Body: m, Hash: hash,
 	})
 }
 
@@ -227,11 +232,36 @@ func (s *Server) CancelOrder(ctx context.Context, r *orderv1.CancelOrderRequest)
 		return nil, err
 	}
 	m := &orderv1.CancelOrder{OrderId: r.GetId(), Reason: r.GetReason(), Origin: &orderv1.Origin{Door: "grpc"}}
-	receipt, err := s.admit(ctx, client, "cancel", r.GetRequestId(), hash, m)
+	receipt, err := s.admit(ctx, client, "order", "cancel", r.GetRequestId(), hash, m)
 	if err != nil {
 		return nil, err
 	}
 	out := &orderv1.CancelOrderResponse{OperationId: receipt.Operation}
+	if o := s.deps.World.Find(client, r.GetId()); o != nil {
+		out.Order = view.Order(o, s.deps.Fees)
+	}
+	return out, nil
+}
+
+// ExtendOrder admits an extension.
+func (s *Server) ExtendOrder(ctx context.Context, r *orderv1.ExtendOrderRequest) (*orderv1.ExtendOrderResponse, error) {
+	client := auth.ClientFrom(ctx)
+	if r.GetId() == "" {
+		return nil, fault.New(fault.Invalid, "INVALID_ARGUMENT", "id is required: \"ord_…\", \"op_…\" or the market's number")
+	}
+	if by, never, err := ask.ParseDuration(r.GetBy()); err != nil || never || by <= 0 {
+		return nil, fault.New(fault.Invalid, "INVALID_ARGUMENT", "by must be a duration such as \"2h\"")
+	}
+	hash, err := hashOf(r)
+	if err != nil {
+		return nil, err
+	}
+	m := &orderv1.ExtendOrder{OrderId: r.GetId(), By: r.GetBy(), Origin: &orderv1.Origin{Door: "grpc"}}
+	receipt, err := s.admit(ctx, client, "order", "extend", r.GetRequestId(), hash, m)
+	if err != nil {
+		return nil, err
+	}
+	out := &orderv1.ExtendOrderResponse{OperationId: receipt.Operation}
 	if o := s.deps.World.Find(client, r.GetId()); o != nil {
 		out.Order = view.Order(o, s.deps.Fees)
 	}

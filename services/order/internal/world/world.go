@@ -8,6 +8,7 @@ package world
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -23,8 +24,10 @@ type Errand struct {
 	// Operation is what waits to be settled.
 	Operation rental.Operation `json:"operation"`
 	Client    string           `json:"client"`
-	// Kind is "report", or "cancel" of a rental that is no order of ours.
+	// Kind is "report", "cancel" of a rental that is no order of ours, or "close" of everything that is.
 	Kind string `json:"kind"`
+	// Whose orders a close ends; empty for all.
+	Whose string `json:"whose,omitempty"`
 	// RentalID of a cancel.
 	RentalID int64     `json:"rental_id,omitempty"`
 	Accepted time.Time `json:"accepted"`
@@ -33,10 +36,28 @@ type Errand struct {
 	Called bool `json:"called,omitempty"`
 }
 
+// Halt stops new rentals: those of one client, or with no client the whole account's.
+type Halt struct {
+	Client string    `json:"client,omitempty"`
+	By     string    `json:"by"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	// Close: what was rented was ended too.
+	Close bool `json:"close,omitempty"`
+}
+
+// Resume lifts the halt of a client, or of the account.
+type Resume struct {
+	Client string `json:"client,omitempty"`
+}
+
 // Internal is the writer's own part of a record.
 type Internal struct {
 	Order  *rental.Order `json:"order,omitempty"`
 	Errand *Errand       `json:"errand,omitempty"`
+	// Halt and Resume change what may be rented.
+	Halt   *Halt   `json:"halt,omitempty"`
+	Resume *Resume `json:"resume,omitempty"`
 	// Forestall names an operation whose cancel came first.
 	Forestall string `json:"forestall,omitempty"`
 	// Commands have their first record in this one.
@@ -100,6 +121,7 @@ type World struct {
 	errands     map[string]*Errand    // open ones, by client and operation id
 	forestalled map[string]time.Time  // by client and operation id
 	handled     map[uint64]struct{}   // sequences in COMMANDS
+	halts       map[string]Halt       // by client, the account's under ""
 	probed      bool
 	holder      string
 	released    bool
@@ -111,7 +133,7 @@ type World struct {
 func New(account string) *World {
 	return &World{
 		account: account, orders: map[string]*rental.Order{}, place: map[string]int{}, byRental: map[int64]string{}, operations: map[string]*Operation{},
-		errands: map[string]*Errand{}, forestalled: map[string]time.Time{}, handled: map[uint64]struct{}{}, released: true,
+		errands: map[string]*Errand{}, forestalled: map[string]time.Time{}, handled: map[uint64]struct{}{}, halts: map[string]Halt{}, released: true,
 		changed: make(chan struct{}),
 	}
 }
@@ -156,6 +178,12 @@ func (w *World) fold(client string, b body) {
 	}
 	if o := in.Order; o != nil {
 		w.put(o)
+	}
+	if in.Halt != nil {
+		w.halts[in.Halt.Client] = *in.Halt
+	}
+	if in.Resume != nil {
+		delete(w.halts, in.Resume.Client)
 	}
 	if in.Forestall != "" {
 		w.forestalled[opKey(client, in.Forestall)] = b.Time
@@ -228,6 +256,32 @@ func (w *World) Keep(o *rental.Order) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.put(o)
+}
+
+// Brake makes a halt stand before its record does: what can only stop spending need not wait for the journal.
+func (w *World) Brake(h Halt) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.halts[h.Client] = h
+}
+
+// Halted is the halt under which a client's orders stand: the account's, else its own; nil when there is none.
+func (w *World) Halted(client string) *Halt {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	for _, whose := range []string{"", client} {
+		if h, ok := w.halts[whose]; ok {
+			return &h
+		}
+	}
+	return nil
+}
+
+// Halts lists those that stand, oldest first.
+func (w *World) Halts() []Halt {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(w.halts), func(a, b Halt) int { return a.Since.Compare(b.Since) })
 }
 
 // Prune forgets what nobody can ask about any more.

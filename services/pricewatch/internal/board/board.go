@@ -25,23 +25,21 @@ const MostPartBytes = 512 << 10
 // Books sorts offers by model, and each book by the least price that can be paid, whatever the market; what has none
 // stands last.
 func Books(offers []market.Offer) map[string][]market.Offer {
-	books := map[string][]market.Offer{}
-	for _, o := range offers {
-		books[o.GPU] = append(books[o.GPU], o)
+	// Offers are large: their places are sorted, then each is copied once.
+	places := map[string][]place{}
+	for i := range offers {
+		o := &offers[i]
+		usd, priced := least(o)
+		places[o.GPU] = append(places[o.GPU], place{index: i, usd: usd, priced: priced, id: o.ServerID})
 	}
-	for gpu, book := range books {
-		// Offers are large: their places are sorted, then each is moved once.
-		places := make([]place, len(book))
-		for i := range book {
-			usd, priced := least(&book[i])
-			places[i] = place{index: i, usd: usd, priced: priced, id: book[i].ServerID}
+	books := make(map[string][]market.Offer, len(places))
+	for gpu, sorted := range places {
+		slices.SortFunc(sorted, place.compare)
+		book := make([]market.Offer, len(sorted))
+		for i, p := range sorted {
+			book[i] = offers[p.index]
 		}
-		slices.SortFunc(places, place.compare)
-		sorted := make([]market.Offer, len(book))
-		for i, p := range places {
-			sorted[i] = book[p.index]
-		}
-		books[gpu] = sorted
+		books[gpu] = book
 	}
 	return books
 }

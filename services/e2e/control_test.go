@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// cli runs the command line against a renthook, and gives what it printed and its exit code.
+func (r *renthook) cli(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(programs, "renthook"), args...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "RENTHOOK_RUN=" + filepath.Join(r.data, "run.json")}
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// A halt ends what is rented, says so only when the market shows it, holds over kill -9, and is lifted by a resume.
+func TestControl_HaltCloseAndResume(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r := up(t, data, nil)
+	ask := func(n int) operation {
+		t.Helper()
+		return r.settled(t, r.hook(t, "create-order", fmt.Sprintf(`{"gpu_type":"RTX 4090","max_price":0.%d}`, n)).TaskID)
+	}
+	first := ask(5)
+	if first.Order.State != "RUNNING" {
+		t.Fatalf("the order: %+v", first)
+	}
+	if out, code := r.cli(t, "extend", first.OrderID, "2h"); code != 0 || !strings.HasPrefix(out, "ends at ") {
+		t.Errorf("extend: %d %s", code, out)
+	}
+	out, code := r.cli(t, "halt", "--close", "--reason", "a test")
+	if code != 0 || !strings.Contains(out, "nothing of ours is left") {
+		t.Fatalf("halt --close: %d %s", code, out)
+	}
+	if l := market(t, r.Market); l.live() != 0 {
+		t.Fatalf("%d rentals live after halt --close", l.live())
+	}
+	r.kill()
+	r = up(t, data, nil)
+	op := ask(51)
+	if op.Stage != "failed" || op.Failure.Code != "HALTED" || !strings.Contains(op.Failure.Message, "a test") {
+		t.Errorf("an ask under a halt: %+v", op)
+	}
+	if out, code := r.cli(t, "account"); code != 0 || !strings.Contains(out, "halted") || !strings.Contains(out, "limits.spend_per_day") {
+		t.Errorf("account: %d %s", code, out)
+	}
+	if out, code := r.cli(t, "resume"); code != 0 {
+		t.Fatalf("resume: %d %s", code, out)
+	}
+	if op := ask(52); op.Order.State != "RUNNING" {
+		t.Errorf("an ask after the resume: %+v", op)
+	}
+	if l := market(t, r.Market); l.live() != 1 || l.Violations != 0 {
+		t.Errorf("%d rentals live, %d violations", l.live(), l.Violations)
+	}
+}
+
+// What may be spent a day is held, said, and shown.
+func TestControl_SpendIsHeld(t *testing.T) {
+	t.Parallel()
+	zone := "UTC"
+	if time.Now().UTC().Hour() >= 12 {
+		zone = "Etc/GMT+12" // the day must not be over before the rentals are: there it has just begun
+	}
+	r := up(t, t.TempDir(), nil, "--set", "limits.spend_per_day=1", "--set", "limits.burn_per_hour=3", "--set", "limits.timezone="+zone)
+	// An hour of an RTX 4090 is some 0.46 USD, fees and creation included 0.57: two do not fit into a USD.
+	one := r.settled(t, r.hook(t, "create-order", `{"gpu_type":"RTX 4090","max_price":0.5,"max_duration":"1h"}`).TaskID)
+	two := r.settled(t, r.hook(t, "create-order", `{"gpu_type":"RTX 4090","max_price":0.49,"max_duration":"1h"}`).TaskID)
+	if one.Order.State != "RUNNING" {
+		t.Fatalf("the first: %+v", one)
+	}
+	if two.Order.State != "REJECTED" || two.Failure.Code != "SPEND_CAP_EXCEEDED" || !strings.Contains(two.Failure.Message, "limits.spend_per_day: with this rental 1.1") || !strings.Contains(two.Failure.Message, "try again at ") {
+		t.Errorf("the second: %+v", two)
+	}
+	if out, code := r.cli(t, "extend", one.OrderID, "3h"); code == 0 || !strings.Contains(out, "limits.spend_per_day") {
+		t.Errorf("extend beyond the limit: %d %s", code, out)
+	}
+	var order struct {
+		EndsAt string `json:"ends_at"`
+	}
+	if code := r.read(t, "/v1/orders/"+one.OrderID, &order); code != http.StatusOK || order.EndsAt == "" {
+		t.Errorf("%d %+v", code, order)
+	}
+	if l := market(t, r.Market); l.live() != 1 {
+		t.Errorf("%d rentals live", l.live())
+	}
+}
