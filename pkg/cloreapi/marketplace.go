@@ -99,13 +99,15 @@ func (m *Marketplace) decodeServers(d *json.Decoder) error {
 	}
 	m.Servers = make([]Server, 0, 4096)
 	for d.More() {
-		var s Server
-		err := d.Decode(&s)
+		// Decoded where it stays: rows are large.
+		last := len(m.Servers)
+		m.Servers = append(m.Servers, Server{})
+		err := d.Decode(&m.Servers[last])
 		var kind *json.UnmarshalTypeError
 		switch {
-		case err == nil && s.ID > 0:
-			m.Servers = append(m.Servers, s)
+		case err == nil && m.Servers[last].ID > 0:
 		case err == nil, errors.As(err, &kind), errors.As(err, new(*kindError)):
+			m.Servers = m.Servers[:last]
 			m.Unreadable++
 		default:
 			return err
