@@ -63,6 +63,7 @@ func (u *Up) Run(ctx context.Context, s *cli.Streams) error {
 	if _, stated := l.Origins["telemetry.log_format"]; !stated && terminal(s.Err) {
 		l.Settings.Telemetry.LogFormat = "text" // somebody reads along
 	}
+	keepSmall(ctx)
 	begun := time.Now()
 	_, _ = fmt.Fprintln(s.Err, "starting …")
 	up, err := stack.Up(ctx, stack.UpConfig{Settings: l.Settings, Data: u.Data, Inventory: u.MarketInventory, Version: cli.ThisVersion(), Logs: s.Err})
