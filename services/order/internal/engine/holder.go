@@ -200,7 +200,7 @@ func (h *Holder) drain() {
 }
 
 func (h *Holder) loop(ctx context.Context) error {
-	if err := h.recover(ctx); err != nil {
+	if err := h.tolerate(h.recover(ctx)); err != nil {
 		return err
 	}
 	timer := time.NewTimer(0)
@@ -252,13 +252,16 @@ func (h *Holder) tolerate(err error) error {
 	return nil
 }
 
-// recover makes intents that the last writer left without an outcome unconfirmed: they are never asked for again.
+// recover makes intents without an outcome unconfirmed, those that the last writer left and those whose answer could not
+// be recorded: they are never asked for again.
 func (h *Holder) recover(ctx context.Context) error {
 	for _, o := range h.deps.World.Live() {
-		if o.OpenIntent() == nil {
+		if o.OpenIntent() == nil || o.ID == h.creating {
 			continue
 		}
-		h.ladder.start(time.Now(), h.config)
+		if len(h.ladder.steps) == 0 {
+			h.ladder.start(time.Now(), h.config)
+		}
 		if err := h.decide(ctx, o, rental.Recovered{}, world.Internal{}); err != nil {
 			return err
 		}
@@ -272,6 +275,11 @@ func (h *Holder) step(ctx context.Context, now time.Time) error {
 		return h.evaluate(ctx, now)
 	}
 	h.tickAt = now.Add(tickEvery)
+	if !h.fullUntil.IsZero() {
+		if err := h.recover(ctx); err != nil {
+			return err
+		}
+	}
 	probed := h.deps.World.Probed()
 	for _, o := range h.deps.World.Live() {
 		if err := h.decide(ctx, o, rental.Tick{ProbeProven: probed}, world.Internal{}); err != nil {
