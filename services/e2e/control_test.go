@@ -96,3 +96,41 @@ func TestControl_SpendIsHeld(t *testing.T) {
 		t.Errorf("%d rentals live", l.live())
 	}
 }
+
+// Every decision about an order is told from the journal, at every door alike.
+func TestControl_ExplainTellsEveryDecision(t *testing.T) {
+	t.Parallel()
+	r := up(t, t.TempDir(), nil)
+	op := r.settled(t, r.hook(t, "create-order", `{"gpu_type":"RTX 4090","max_price":0.5}`).TaskID)
+	var told struct {
+		Decisions []struct {
+			Revision string `json:"revision"`
+			Type     string `json:"type"`
+			State    string `json:"state"`
+			Cause    struct {
+				Reason string `json:"reason"`
+			} `json:"cause"`
+		} `json:"decisions"`
+	}
+	if code := r.read(t, "/v1/orders/"+op.OrderID+"/explain", &told); code != http.StatusOK {
+		t.Fatalf("explain: %d", code)
+	}
+	if len(told.Decisions) != 5 || told.Decisions[0].Type != "order.accepted" || told.Decisions[4].State != "RUNNING" {
+		t.Fatalf("told %+v", told)
+	}
+	for n, d := range told.Decisions {
+		if d.Revision != fmt.Sprint(n+1) {
+			t.Errorf("decision %d has revision %s", n+1, d.Revision)
+		}
+	}
+	// The seeded market lists servers that are dearer, taken and unreliable: each reason is counted, with examples.
+	for _, why := range []string{"above the ceiling (", "reliability below 0.8 (", " listed: "} {
+		if !strings.Contains(told.Decisions[1].Cause.Reason, why) {
+			t.Errorf("placing says %q, not %q", told.Decisions[1].Cause.Reason, why)
+		}
+	}
+	out, code := r.cli(t, "explain", op.OrderID)
+	if code != 0 || strings.Count(out, "\n") != 5 || !strings.Contains(out, "above the ceiling (") {
+		t.Errorf("explain: %d %s", code, out)
+	}
+}

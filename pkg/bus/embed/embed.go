@@ -14,6 +14,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,7 +185,13 @@ func (l *serverLog) Fatalf(format string, args ...any) {
 }
 
 func (l *serverLog) Errorf(format string, args ...any) { l.log(slog.LevelError, format, args) }
-func (l *serverLog) Warnf(format string, args ...any)  { l.log(slog.LevelWarn, format, args) }
+
+func (l *serverLog) Warnf(format string, args ...any) {
+	if strings.HasPrefix(format, "Plaintext passwords") {
+		return // they are in this process's memory, and in no file of the server's
+	}
+	l.log(slog.LevelWarn, format, args)
+}
 
 // Notices, debug and trace lines are of no use inside another process.
 func (l *serverLog) Noticef(string, ...any) {}

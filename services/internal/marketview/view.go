@@ -153,7 +153,11 @@ func (v *View) run(ctx context.Context) {
 		if time.Since(began) > lastRetry {
 			wait = firstRetry
 		}
-		v.log.WarnContext(ctx, "following the market anew", "error", err, "in", wait)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			v.log.InfoContext(ctx, "the market has not been published yet")
+		} else {
+			v.log.WarnContext(ctx, "following the market anew", "error", err, "in", wait)
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

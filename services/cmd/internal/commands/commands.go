@@ -27,6 +27,7 @@ type Renthook struct {
 	Get     Get         `cmd:"" help:"Show one order."`
 	Events  Events      `cmd:"" help:"Follow events as they are recorded."`
 	Cancel  Cancel      `cmd:"" help:"End an order."`
+	Explain Explain     `cmd:"" help:"Tell every decision about an order, and why."`
 	Extend  Extend      `cmd:"" help:"Move an order's end."`
 	Halt    Halt        `cmd:"" help:"Stop renting; with --close end everything that is rented."`
 	Resume  Resume      `cmd:"" help:"Go on renting after a halt."`

@@ -295,6 +295,44 @@ func (c *Cancel) Run(ctx context.Context, s *cli.Streams) error {
 	return err
 }
 
+// Explain tells every decision about an order.
+type Explain struct {
+	RunFlags
+	OutputFlags
+	ID string `arg:"" help:"ord_…, op_… or the market's number."`
+}
+
+// Run prints one decision a line.
+func (c *Explain) Run(ctx context.Context, s *cli.Streams) error {
+	ctx, orders, done, err := dial(ctx, c.RunFlags)
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	res, err := orders.ExplainOrder(ctx, &orderv1.ExplainOrderRequest{Id: c.ID})
+	if err != nil {
+		return exit(err)
+	}
+	if c.Output == "json" {
+		return printJSON(s.Out, res)
+	}
+	w := tabwriter.NewWriter(s.Out, 0, 4, 2, ' ', 0)
+	for _, d := range res.GetDecisions() {
+		cause := d.GetCause()
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.GetTime().AsTime().UTC().Format("2006-01-02 15:04:05.000"), d.GetState(), join(cause.GetKind(), cause.GetBy()), dash(cause.GetReason()))
+	}
+	return w.Flush()
+}
+
+func join(kind, by string) string {
+	if by == "" {
+		return kind
+	}
+	return kind + " " + by
+}
+
 // Extend moves an order's end.
 type Extend struct {
 	RunFlags

@@ -40,6 +40,13 @@ func (o Orders) List(ctx context.Context, client string, req *orderv1.ListOrders
 	return o.Client.ListOrders(ctx, req)
 }
 
+// Explain reads every decision about one order of the client.
+func (o Orders) Explain(ctx context.Context, client, id string) (*orderv1.ExplainOrderResponse, error) {
+	ctx, cancel := o.behalf(ctx, client)
+	defer cancel()
+	return o.Client.ExplainOrder(ctx, &orderv1.ExplainOrderRequest{Id: id})
+}
+
 // Operation reads one operation of the client.
 func (o Orders) Operation(ctx context.Context, client, id string) (*orderv1.Operation, error) {
 	ctx, cancel := o.behalf(ctx, client)

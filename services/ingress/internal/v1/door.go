@@ -63,6 +63,7 @@ type Orders interface {
 	Get(ctx context.Context, client, id string) (*orderv1.Order, error)
 	List(ctx context.Context, client string, req *orderv1.ListOrdersRequest) (*orderv1.ListOrdersResponse, error)
 	Operation(ctx context.Context, client, id string) (*orderv1.Operation, error)
+	Explain(ctx context.Context, client, id string) (*orderv1.ExplainOrderResponse, error)
 }
 
 // Door serves. It is safe for concurrent use.
@@ -86,6 +87,7 @@ func New(cfg Config, deps Deps) *Door {
 		{http.MethodGet, "/v1/orders", caller.Read, d.listOrders},
 		{http.MethodGet, "/v1/orders/{id}", caller.Read, d.getOrder},
 		{http.MethodPost, "/v1/orders/{id}/cancel", caller.CancelOrders, d.cancelOrder},
+		{http.MethodGet, "/v1/orders/{id}/explain", caller.Read, d.explainOrder},
 		{http.MethodPost, "/v1/orders/{id}/extend", caller.CreateOrders, d.extendOrder},
 		{http.MethodPost, "/v1/halt", caller.Control, d.control("halt")},
 		{http.MethodPost, "/v1/resume", caller.Control, d.control("resume")},

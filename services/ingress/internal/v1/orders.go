@@ -50,6 +50,19 @@ func (d *Door) cancelOrder(w http.ResponseWriter, r *request) error {
 	return d.admit(w, r, "order", "cancel", requestID, admit.Hash(r.raw, r.id), 1, c)
 }
 
+func (d *Door) explainOrder(w http.ResponseWriter, r *request) error {
+	told, err := d.deps.Orders.Explain(r.Context(), r.caller.Client, r.id)
+	if err != nil {
+		return err
+	}
+	b, err := jsonOf(told)
+	if err != nil {
+		return err
+	}
+	answer.JSON(w, http.StatusOK, contentType, b)
+	return nil
+}
+
 func (d *Door) extendOrder(w http.ResponseWriter, r *request) error {
 	c, requestID, err := ask.V1Extend(r.id, r.raw)
 	if err != nil {

@@ -8,6 +8,7 @@ package choose
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,11 +52,13 @@ type Choice struct {
 	Reserved decimal.Decimal
 	// Shortened is the rental length the host allows when it is below what was asked; zero otherwise.
 	Shortened time.Duration
+	// Why counts what else was listed and why it was not taken, a sentence.
+	Why string
 }
 
 // Choose returns the best choice, or nil and a sentence that counts why nothing was taken.
 func Choose(ask rental.Ask, offers []market.Offer, t Terms) (*Choice, string) {
-	c := chooser{ask: ask, terms: t, refused: map[string]int{}}
+	c := chooser{ask: ask, terms: t, refused: map[string][]int64{}}
 	for n := range offers {
 		c.look(&offers[n])
 	}
@@ -72,6 +75,7 @@ func Choose(ask rental.Ask, offers []market.Offer, t Terms) (*Choice, string) {
 		)
 	})
 	best := c.choices[0]
+	best.Why = c.counted(len(offers), mostNamed)
 	return &best, ""
 }
 
@@ -90,16 +94,19 @@ type chooser struct {
 	ask     rental.Ask
 	terms   Terms
 	choices []Choice
-	refused map[string]int
+	// refused are the servers not taken, by reason.
+	refused map[string][]int64
 	// cheapest is USD per hour of the cheapest server that fails by its price alone.
 	cheapest decimal.Decimal
 }
 
-func (c *chooser) refuse(reason string) { c.refused[reason]++ }
+func (c *chooser) refuse(o *market.Offer, reason string) {
+	c.refused[reason] = append(c.refused[reason], o.ServerID)
+}
 
 func (c *chooser) look(o *market.Offer) {
 	if reason := c.unfit(o); reason != "" {
-		c.refuse(reason)
+		c.refuse(o, reason)
 		return
 	}
 	found := false
@@ -128,7 +135,7 @@ func (c *chooser) look(o *market.Offer) {
 		}
 	}
 	if !found {
-		c.refuse(reason)
+		c.refuse(o, reason)
 	}
 }
 
@@ -314,27 +321,45 @@ func (c *chooser) pays(q market.Quote, usd decimal.Decimal) bool {
 	return err == nil && have.Cmp(usd) >= 0
 }
 
-// why counts the reasons, most frequent first.
+// mostNamed bounds how many servers are named for one reason.
+const mostNamed = 3
+
+// why says why nothing was taken.
 func (c *chooser) why(offers int) string {
 	if offers == 0 {
 		return "none is listed"
 	}
-	type count struct {
-		reason string
-		n      int
-	}
-	var counts []count
-	for r, n := range c.refused {
-		counts = append(counts, count{r, n})
-	}
-	slices.SortFunc(counts, func(a, b count) int { return cmp.Or(b.n-a.n, strings.Compare(a.reason, b.reason)) })
-	var parts []string
-	for _, k := range counts {
-		parts = append(parts, fmt.Sprintf("%d %s", k.n, k.reason))
-	}
-	text := fmt.Sprintf("%d listed: %s", offers, strings.Join(parts, ", "))
+	text := c.counted(offers, 0)
 	if c.cheapest.IsPos() {
 		text += fmt.Sprintf("; the cheapest is %s USD per hour, the ceiling %s", money.Cents(c.cheapest), money.Cents(c.ask.Ceiling))
+	}
+	return text
+}
+
+// counted counts the reasons, most frequent first, and names some servers of each.
+func (c *chooser) counted(offers, named int) string {
+	reasons := slices.SortedFunc(maps.Keys(c.refused), func(a, b string) int {
+		return cmp.Or(len(c.refused[b])-len(c.refused[a]), strings.Compare(a, b))
+	})
+	var parts []string
+	for _, reason := range reasons {
+		servers := c.refused[reason]
+		part := fmt.Sprintf("%d %s", len(servers), reason)
+		if named > 0 {
+			var some []string
+			for _, id := range servers[:min(named, len(servers))] {
+				some = append(some, strconv.FormatInt(id, 10))
+			}
+			if len(servers) > named {
+				some = append(some, "…")
+			}
+			part += " (" + strings.Join(some, ", ") + ")"
+		}
+		parts = append(parts, part)
+	}
+	text := fmt.Sprintf("%d listed", offers)
+	if len(parts) > 0 {
+		text += ": " + strings.Join(parts, ", ")
 	}
 	return text
 }

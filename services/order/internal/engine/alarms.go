@@ -44,7 +44,7 @@ func (h *Holder) tellFrozen(ctx context.Context, now time.Time) error {
 		if why == "" {
 			h.deps.Log.InfoContext(ctx, "creates go on")
 		} else {
-			h.deps.Log.WarnContext(ctx, "creates wait", "reason", why)
+			h.deps.Log.InfoContext(ctx, "creates wait", "reason", why)
 		}
 		h.waits = why
 	}

@@ -168,7 +168,7 @@ func (h *Holder) plan(ctx context.Context, now time.Time) (time.Time, error) {
 		return now, err
 	}
 	intent.CallBy = time.Now().Add(h.config.CallTimeout + slack)
-	if err := h.decide(ctx, o, rental.Planned{Intent: intent}, world.Internal{}); err != nil {
+	if err := h.decide(ctx, o, rental.Planned{Intent: intent, Why: choice.Why}, world.Internal{}); err != nil {
 		return now, err
 	}
 	recorded := h.deps.World.Order(o.ID)

@@ -179,9 +179,17 @@ func (d *decision) planned(ev Planned) error {
 	if length > 0 {
 		d.o.EndsAt = d.at.Add(length)
 	}
-	d.record("placing", "writer", "", fmt.Sprintf("server %d, %s, %s USD per hour%s", i.Server.ID, i.Type, money.Cents(i.USDPerHour), said))
+	d.record("placing", "writer", "", fmt.Sprintf("server %d, %s, %s USD per hour%s", i.Server.ID, i.Type, money.Cents(i.USDPerHour), said+among(ev.Why)))
 	d.act(Create{Number: i.Number})
 	return nil
+}
+
+// among puts what else was there behind a reason.
+func among(why string) string {
+	if why == "" {
+		return ""
+	}
+	return "; of " + why
 }
 
 func (d *decision) noOffer(ev NoOffer) {

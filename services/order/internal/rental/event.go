@@ -23,7 +23,11 @@ type Asked struct {
 // Planned is a chosen server, its intent about to be recorded. It is illegal above the ceiling, after the place deadline,
 // beyond the last candidate, while an intent may bill and once an end is wanted.
 //   - PENDING, WAITING, PLACING (no open intent) → PLACING, and the call
-type Planned struct{ Intent Intent }
+type Planned struct {
+	Intent Intent
+	// Why counts what else was listed and why it was not taken, a sentence.
+	Why string
+}
 
 // NoOffer says that no server of the newest book may be taken.
 //   - PENDING, WAITING, PLACING → WAITING while wait_until allows, else FAILED

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -297,6 +298,42 @@ func (s *Server) GetOperation(ctx context.Context, r *orderv1.GetOperationReques
 		out.Order = view.Order(o, s.deps.Fees)
 	}
 	return &orderv1.GetOperationResponse{Operation: out}, nil
+}
+
+// explainTimeout bounds the reading of one order's records.
+const explainTimeout = 10 * time.Second
+
+// ExplainOrder reads the records of an order.
+func (s *Server) ExplainOrder(ctx context.Context, r *orderv1.ExplainOrderRequest) (*orderv1.ExplainOrderResponse, error) {
+	client := auth.ClientFrom(ctx)
+	o := s.deps.World.Find(client, r.GetId())
+	if o == nil {
+		return nil, notFound("order", r.GetId())
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	out := &orderv1.ExplainOrderResponse{Order: view.Order(o, s.deps.Fees)}
+	enough := errors.New("enough")
+	err := s.deps.Journal.Follow(ctx, 1, []string{topology.OrderEvent(s.deps.Account, client, o.ID, "*")}, func(rec journal.Record) error {
+		ev := &orderv1.OrderEvent{}
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(rec.Data, ev); err != nil {
+			return fmt.Errorf("decode record %d: %w", rec.Seq, err)
+		}
+		out.Decisions = append(out.Decisions, &orderv1.Decision{
+			Time: ev.GetTime(), Revision: ev.GetRevision(), Type: ev.GetType(), State: ev.GetOrder().GetState(), Cause: ev.GetCause(),
+		})
+		if ev.GetRevision() >= o.Revision {
+			return enough
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, enough):
+		return out, nil
+	case err != nil:
+		s.deps.Log.ErrorContext(ctx, "the records of an order could not be read", "order_id", o.ID, "error", err.Error())
+	}
+	return nil, fault.New(fault.Unavailable, "UNAVAILABLE", "the journal cannot be read now; ask again")
 }
 
 // StreamOrderEvents sends events as they are recorded. The resume token is the journal's sequence.

@@ -9,6 +9,7 @@ package orderv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -699,6 +700,189 @@ func (x *GetOperationResponse) GetOperation() *Operation {
 	return nil
 }
 
+// ExplainOrderRequest names an order.
+type ExplainOrderRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "ord_…", "op_…", or the market's number.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainOrderRequest) Reset() {
+	*x = ExplainOrderRequest{}
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainOrderRequest) ProtoMessage() {}
+
+func (x *ExplainOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainOrderRequest.ProtoReflect.Descriptor instead.
+func (*ExplainOrderRequest) Descriptor() ([]byte, []int) {
+	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainOrderRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Decision is one step of an order.
+type Decision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was recorded.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The revision of the order after it.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// "order.placing".
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// The state it led to.
+	State Order_State `protobuf:"varint,4,opt,name=state,proto3,enum=renthook.order.v1.Order_State" json:"state,omitempty"`
+	// Who and why. Of order.placing the reason counts what else was listed, and why it was not taken.
+	Cause         *Cause `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Decision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Decision) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Decision) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Decision) GetState() Order_State {
+	if x != nil {
+		return x.State
+	}
+	return Order_STATE_UNSPECIFIED
+}
+
+func (x *Decision) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+// ExplainOrderResponse tells them.
+type ExplainOrderResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The order as it stands.
+	Order *Order `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	// Oldest first.
+	Decisions     []*Decision `protobuf:"bytes,2,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainOrderResponse) Reset() {
+	*x = ExplainOrderResponse{}
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainOrderResponse) ProtoMessage() {}
+
+func (x *ExplainOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainOrderResponse.ProtoReflect.Descriptor instead.
+func (*ExplainOrderResponse) Descriptor() ([]byte, []int) {
+	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ExplainOrderResponse) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *ExplainOrderResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
 // StreamOrderEventsRequest opens a stream.
 type StreamOrderEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -712,7 +896,7 @@ type StreamOrderEventsRequest struct {
 
 func (x *StreamOrderEventsRequest) Reset() {
 	*x = StreamOrderEventsRequest{}
-	mi := &file_renthook_order_v1_order_service_proto_msgTypes[12]
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +908,7 @@ func (x *StreamOrderEventsRequest) String() string {
 func (*StreamOrderEventsRequest) ProtoMessage() {}
 
 func (x *StreamOrderEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_order_v1_order_service_proto_msgTypes[12]
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +921,7 @@ func (x *StreamOrderEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOrderEventsRequest.ProtoReflect.Descriptor instead.
 func (*StreamOrderEventsRequest) Descriptor() ([]byte, []int) {
-	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{12}
+	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamOrderEventsRequest) GetOrderId() string {
@@ -769,7 +953,7 @@ type StreamOrderEventsResponse struct {
 
 func (x *StreamOrderEventsResponse) Reset() {
 	*x = StreamOrderEventsResponse{}
-	mi := &file_renthook_order_v1_order_service_proto_msgTypes[13]
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +965,7 @@ func (x *StreamOrderEventsResponse) String() string {
 func (*StreamOrderEventsResponse) ProtoMessage() {}
 
 func (x *StreamOrderEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_order_v1_order_service_proto_msgTypes[13]
+	mi := &file_renthook_order_v1_order_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +978,7 @@ func (x *StreamOrderEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamOrderEventsResponse.ProtoReflect.Descriptor instead.
 func (*StreamOrderEventsResponse) Descriptor() ([]byte, []int) {
-	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{13}
+	return file_renthook_order_v1_order_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamOrderEventsResponse) GetOrder() *Order {
@@ -822,7 +1006,7 @@ var File_renthook_order_v1_order_service_proto protoreflect.FileDescriptor
 
 const file_renthook_order_v1_order_service_proto_rawDesc = "" +
 	"\n" +
-	"%renthook/order/v1/order_service.proto\x12\x11renthook.order.v1\x1a\x1drenthook/order/v1/order.proto\x1a$renthook/order/v1/order_events.proto\"\xa0\x01\n" +
+	"%renthook/order/v1/order_service.proto\x12\x11renthook.order.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1drenthook/order/v1/order.proto\x1a$renthook/order/v1/order_events.proto\"\xa0\x01\n" +
 	"\x12CreateOrderRequest\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.renthook.order.v1.OrderSpecR\x04spec\x12\x1d\n" +
 	"\n" +
@@ -864,14 +1048,25 @@ const file_renthook_order_v1_order_service_proto_rawDesc = "" +
 	"\x13GetOperationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"R\n" +
 	"\x14GetOperationResponse\x12:\n" +
-	"\toperation\x18\x01 \x01(\v2\x1c.renthook.order.v1.OperationR\toperation\"X\n" +
+	"\toperation\x18\x01 \x01(\v2\x1c.renthook.order.v1.OperationR\toperation\"%\n" +
+	"\x13ExplainOrderRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xd0\x01\n" +
+	"\bDecision\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x124\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1e.renthook.order.v1.Order.StateR\x05state\x12.\n" +
+	"\x05cause\x18\x05 \x01(\v2\x18.renthook.order.v1.CauseR\x05cause\"\x81\x01\n" +
+	"\x14ExplainOrderResponse\x12.\n" +
+	"\x05order\x18\x01 \x01(\v2\x18.renthook.order.v1.OrderR\x05order\x129\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x1b.renthook.order.v1.DecisionR\tdecisions\"X\n" +
 	"\x18StreamOrderEventsRequest\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12!\n" +
 	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\"\xa3\x01\n" +
 	"\x19StreamOrderEventsResponse\x12.\n" +
 	"\x05order\x18\x01 \x01(\v2\x18.renthook.order.v1.OrderR\x05order\x123\n" +
 	"\x05event\x18\x02 \x01(\v2\x1d.renthook.order.v1.OrderEventR\x05event\x12!\n" +
-	"\fresume_token\x18\x03 \x01(\tR\vresumeToken2\xab\x05\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken2\x8c\x06\n" +
 	"\fOrderService\x12\\\n" +
 	"\vCreateOrder\x12%.renthook.order.v1.CreateOrderRequest\x1a&.renthook.order.v1.CreateOrderResponse\x12S\n" +
 	"\bGetOrder\x12\".renthook.order.v1.GetOrderRequest\x1a#.renthook.order.v1.GetOrderResponse\x12Y\n" +
@@ -879,7 +1074,8 @@ const file_renthook_order_v1_order_service_proto_rawDesc = "" +
 	"ListOrders\x12$.renthook.order.v1.ListOrdersRequest\x1a%.renthook.order.v1.ListOrdersResponse\x12\\\n" +
 	"\vCancelOrder\x12%.renthook.order.v1.CancelOrderRequest\x1a&.renthook.order.v1.CancelOrderResponse\x12\\\n" +
 	"\vExtendOrder\x12%.renthook.order.v1.ExtendOrderRequest\x1a&.renthook.order.v1.ExtendOrderResponse\x12_\n" +
-	"\fGetOperation\x12&.renthook.order.v1.GetOperationRequest\x1a'.renthook.order.v1.GetOperationResponse\x12p\n" +
+	"\fGetOperation\x12&.renthook.order.v1.GetOperationRequest\x1a'.renthook.order.v1.GetOperationResponse\x12_\n" +
+	"\fExplainOrder\x12&.renthook.order.v1.ExplainOrderRequest\x1a'.renthook.order.v1.ExplainOrderResponse\x12p\n" +
 	"\x11StreamOrderEvents\x12+.renthook.order.v1.StreamOrderEventsRequest\x1a,.renthook.order.v1.StreamOrderEventsResponse0\x01B\xd2\x01\n" +
 	"\x15com.renthook.order.v1B\x11OrderServiceProtoP\x01Z@github.com/renthook/renthook/proto/gen/renthook/order/v1;orderv1\xa2\x02\x03ROX\xaa\x02\x11Renthook.Order.V1\xca\x02\x11Renthook\\Order\\V1\xe2\x02\x1dRenthook\\Order\\V1\\GPBMetadata\xea\x02\x13Renthook::Order::V1b\x06proto3"
 
@@ -895,7 +1091,7 @@ func file_renthook_order_v1_order_service_proto_rawDescGZIP() []byte {
 	return file_renthook_order_v1_order_service_proto_rawDescData
 }
 
-var file_renthook_order_v1_order_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_renthook_order_v1_order_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_renthook_order_v1_order_service_proto_goTypes = []any{
 	(*CreateOrderRequest)(nil),        // 0: renthook.order.v1.CreateOrderRequest
 	(*CreateOrderResponse)(nil),       // 1: renthook.order.v1.CreateOrderResponse
@@ -909,42 +1105,55 @@ var file_renthook_order_v1_order_service_proto_goTypes = []any{
 	(*ExtendOrderResponse)(nil),       // 9: renthook.order.v1.ExtendOrderResponse
 	(*GetOperationRequest)(nil),       // 10: renthook.order.v1.GetOperationRequest
 	(*GetOperationResponse)(nil),      // 11: renthook.order.v1.GetOperationResponse
-	(*StreamOrderEventsRequest)(nil),  // 12: renthook.order.v1.StreamOrderEventsRequest
-	(*StreamOrderEventsResponse)(nil), // 13: renthook.order.v1.StreamOrderEventsResponse
-	(*OrderSpec)(nil),                 // 14: renthook.order.v1.OrderSpec
-	(*Order)(nil),                     // 15: renthook.order.v1.Order
-	(*Operation)(nil),                 // 16: renthook.order.v1.Operation
-	(*OrderEvent)(nil),                // 17: renthook.order.v1.OrderEvent
+	(*ExplainOrderRequest)(nil),       // 12: renthook.order.v1.ExplainOrderRequest
+	(*Decision)(nil),                  // 13: renthook.order.v1.Decision
+	(*ExplainOrderResponse)(nil),      // 14: renthook.order.v1.ExplainOrderResponse
+	(*StreamOrderEventsRequest)(nil),  // 15: renthook.order.v1.StreamOrderEventsRequest
+	(*StreamOrderEventsResponse)(nil), // 16: renthook.order.v1.StreamOrderEventsResponse
+	(*OrderSpec)(nil),                 // 17: renthook.order.v1.OrderSpec
+	(*Order)(nil),                     // 18: renthook.order.v1.Order
+	(*Operation)(nil),                 // 19: renthook.order.v1.Operation
+	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
+	(Order_State)(0),                  // 21: renthook.order.v1.Order.State
+	(*Cause)(nil),                     // 22: renthook.order.v1.Cause
+	(*OrderEvent)(nil),                // 23: renthook.order.v1.OrderEvent
 }
 var file_renthook_order_v1_order_service_proto_depIdxs = []int32{
-	14, // 0: renthook.order.v1.CreateOrderRequest.spec:type_name -> renthook.order.v1.OrderSpec
-	15, // 1: renthook.order.v1.CreateOrderResponse.order:type_name -> renthook.order.v1.Order
-	15, // 2: renthook.order.v1.GetOrderResponse.order:type_name -> renthook.order.v1.Order
-	15, // 3: renthook.order.v1.ListOrdersResponse.orders:type_name -> renthook.order.v1.Order
-	15, // 4: renthook.order.v1.CancelOrderResponse.order:type_name -> renthook.order.v1.Order
-	15, // 5: renthook.order.v1.ExtendOrderResponse.order:type_name -> renthook.order.v1.Order
-	16, // 6: renthook.order.v1.GetOperationResponse.operation:type_name -> renthook.order.v1.Operation
-	15, // 7: renthook.order.v1.StreamOrderEventsResponse.order:type_name -> renthook.order.v1.Order
-	17, // 8: renthook.order.v1.StreamOrderEventsResponse.event:type_name -> renthook.order.v1.OrderEvent
-	0,  // 9: renthook.order.v1.OrderService.CreateOrder:input_type -> renthook.order.v1.CreateOrderRequest
-	2,  // 10: renthook.order.v1.OrderService.GetOrder:input_type -> renthook.order.v1.GetOrderRequest
-	4,  // 11: renthook.order.v1.OrderService.ListOrders:input_type -> renthook.order.v1.ListOrdersRequest
-	6,  // 12: renthook.order.v1.OrderService.CancelOrder:input_type -> renthook.order.v1.CancelOrderRequest
-	8,  // 13: renthook.order.v1.OrderService.ExtendOrder:input_type -> renthook.order.v1.ExtendOrderRequest
-	10, // 14: renthook.order.v1.OrderService.GetOperation:input_type -> renthook.order.v1.GetOperationRequest
-	12, // 15: renthook.order.v1.OrderService.StreamOrderEvents:input_type -> renthook.order.v1.StreamOrderEventsRequest
-	1,  // 16: renthook.order.v1.OrderService.CreateOrder:output_type -> renthook.order.v1.CreateOrderResponse
-	3,  // 17: renthook.order.v1.OrderService.GetOrder:output_type -> renthook.order.v1.GetOrderResponse
-	5,  // 18: renthook.order.v1.OrderService.ListOrders:output_type -> renthook.order.v1.ListOrdersResponse
-	7,  // 19: renthook.order.v1.OrderService.CancelOrder:output_type -> renthook.order.v1.CancelOrderResponse
-	9,  // 20: renthook.order.v1.OrderService.ExtendOrder:output_type -> renthook.order.v1.ExtendOrderResponse
-	11, // 21: renthook.order.v1.OrderService.GetOperation:output_type -> renthook.order.v1.GetOperationResponse
-	13, // 22: renthook.order.v1.OrderService.StreamOrderEvents:output_type -> renthook.order.v1.StreamOrderEventsResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	17, // 0: renthook.order.v1.CreateOrderRequest.spec:type_name -> renthook.order.v1.OrderSpec
+	18, // 1: renthook.order.v1.CreateOrderResponse.order:type_name -> renthook.order.v1.Order
+	18, // 2: renthook.order.v1.GetOrderResponse.order:type_name -> renthook.order.v1.Order
+	18, // 3: renthook.order.v1.ListOrdersResponse.orders:type_name -> renthook.order.v1.Order
+	18, // 4: renthook.order.v1.CancelOrderResponse.order:type_name -> renthook.order.v1.Order
+	18, // 5: renthook.order.v1.ExtendOrderResponse.order:type_name -> renthook.order.v1.Order
+	19, // 6: renthook.order.v1.GetOperationResponse.operation:type_name -> renthook.order.v1.Operation
+	20, // 7: renthook.order.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	21, // 8: renthook.order.v1.Decision.state:type_name -> renthook.order.v1.Order.State
+	22, // 9: renthook.order.v1.Decision.cause:type_name -> renthook.order.v1.Cause
+	18, // 10: renthook.order.v1.ExplainOrderResponse.order:type_name -> renthook.order.v1.Order
+	13, // 11: renthook.order.v1.ExplainOrderResponse.decisions:type_name -> renthook.order.v1.Decision
+	18, // 12: renthook.order.v1.StreamOrderEventsResponse.order:type_name -> renthook.order.v1.Order
+	23, // 13: renthook.order.v1.StreamOrderEventsResponse.event:type_name -> renthook.order.v1.OrderEvent
+	0,  // 14: renthook.order.v1.OrderService.CreateOrder:input_type -> renthook.order.v1.CreateOrderRequest
+	2,  // 15: renthook.order.v1.OrderService.GetOrder:input_type -> renthook.order.v1.GetOrderRequest
+	4,  // 16: renthook.order.v1.OrderService.ListOrders:input_type -> renthook.order.v1.ListOrdersRequest
+	6,  // 17: renthook.order.v1.OrderService.CancelOrder:input_type -> renthook.order.v1.CancelOrderRequest
+	8,  // 18: renthook.order.v1.OrderService.ExtendOrder:input_type -> renthook.order.v1.ExtendOrderRequest
+	10, // 19: renthook.order.v1.OrderService.GetOperation:input_type -> renthook.order.v1.GetOperationRequest
+	12, // 20: renthook.order.v1.OrderService.ExplainOrder:input_type -> renthook.order.v1.ExplainOrderRequest
+	15, // 21: renthook.order.v1.OrderService.StreamOrderEvents:input_type -> renthook.order.v1.StreamOrderEventsRequest
+	1,  // 22: renthook.order.v1.OrderService.CreateOrder:output_type -> renthook.order.v1.CreateOrderResponse
+	3,  // 23: renthook.order.v1.OrderService.GetOrder:output_type -> renthook.order.v1.GetOrderResponse
+	5,  // 24: renthook.order.v1.OrderService.ListOrders:output_type -> renthook.order.v1.ListOrdersResponse
+	7,  // 25: renthook.order.v1.OrderService.CancelOrder:output_type -> renthook.order.v1.CancelOrderResponse
+	9,  // 26: renthook.order.v1.OrderService.ExtendOrder:output_type -> renthook.order.v1.ExtendOrderResponse
+	11, // 27: renthook.order.v1.OrderService.GetOperation:output_type -> renthook.order.v1.GetOperationResponse
+	14, // 28: renthook.order.v1.OrderService.ExplainOrder:output_type -> renthook.order.v1.ExplainOrderResponse
+	16, // 29: renthook.order.v1.OrderService.StreamOrderEvents:output_type -> renthook.order.v1.StreamOrderEventsResponse
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_renthook_order_v1_order_service_proto_init() }
@@ -960,7 +1169,7 @@ func file_renthook_order_v1_order_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_renthook_order_v1_order_service_proto_rawDesc), len(file_renthook_order_v1_order_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	OrderService_CancelOrder_FullMethodName       = "/renthook.order.v1.OrderService/CancelOrder"
 	OrderService_ExtendOrder_FullMethodName       = "/renthook.order.v1.OrderService/ExtendOrder"
 	OrderService_GetOperation_FullMethodName      = "/renthook.order.v1.OrderService/GetOperation"
+	OrderService_ExplainOrder_FullMethodName      = "/renthook.order.v1.OrderService/ExplainOrder"
 	OrderService_StreamOrderEvents_FullMethodName = "/renthook.order.v1.OrderService/StreamOrderEvents"
 )
 
@@ -47,6 +48,8 @@ type OrderServiceClient interface {
 	ExtendOrder(ctx context.Context, in *ExtendOrderRequest, opts ...grpc.CallOption) (*ExtendOrderResponse, error)
 	// One operation of the caller.
 	GetOperation(ctx context.Context, in *GetOperationRequest, opts ...grpc.CallOption) (*GetOperationResponse, error)
+	// Every decision about an order and why it was taken, from the journal, oldest first.
+	ExplainOrder(ctx context.Context, in *ExplainOrderRequest, opts ...grpc.CallOption) (*ExplainOrderResponse, error)
 	// Events as they are recorded, without gap or repeat after a resume token.
 	StreamOrderEvents(ctx context.Context, in *StreamOrderEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamOrderEventsResponse], error)
 }
@@ -119,6 +122,16 @@ func (c *orderServiceClient) GetOperation(ctx context.Context, in *GetOperationR
 	return out, nil
 }
 
+func (c *orderServiceClient) ExplainOrder(ctx context.Context, in *ExplainOrderRequest, opts ...grpc.CallOption) (*ExplainOrderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainOrderResponse)
+	err := c.cc.Invoke(ctx, OrderService_ExplainOrder_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *orderServiceClient) StreamOrderEvents(ctx context.Context, in *StreamOrderEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamOrderEventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &OrderService_ServiceDesc.Streams[0], OrderService_StreamOrderEvents_FullMethodName, cOpts...)
@@ -157,6 +170,8 @@ type OrderServiceServer interface {
 	ExtendOrder(context.Context, *ExtendOrderRequest) (*ExtendOrderResponse, error)
 	// One operation of the caller.
 	GetOperation(context.Context, *GetOperationRequest) (*GetOperationResponse, error)
+	// Every decision about an order and why it was taken, from the journal, oldest first.
+	ExplainOrder(context.Context, *ExplainOrderRequest) (*ExplainOrderResponse, error)
 	// Events as they are recorded, without gap or repeat after a resume token.
 	StreamOrderEvents(*StreamOrderEventsRequest, grpc.ServerStreamingServer[StreamOrderEventsResponse]) error
 	mustEmbedUnimplementedOrderServiceServer()
@@ -186,6 +201,9 @@ func (UnimplementedOrderServiceServer) ExtendOrder(context.Context, *ExtendOrder
 }
 func (UnimplementedOrderServiceServer) GetOperation(context.Context, *GetOperationRequest) (*GetOperationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetOperation not implemented")
+}
+func (UnimplementedOrderServiceServer) ExplainOrder(context.Context, *ExplainOrderRequest) (*ExplainOrderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainOrder not implemented")
 }
 func (UnimplementedOrderServiceServer) StreamOrderEvents(*StreamOrderEventsRequest, grpc.ServerStreamingServer[StreamOrderEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamOrderEvents not implemented")
@@ -319,6 +337,24 @@ func _OrderService_GetOperation_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OrderService_ExplainOrder_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainOrderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrderServiceServer).ExplainOrder(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrderService_ExplainOrder_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrderServiceServer).ExplainOrder(ctx, req.(*ExplainOrderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _OrderService_StreamOrderEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(StreamOrderEventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -360,6 +396,10 @@ var OrderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetOperation",
 			Handler:    _OrderService_GetOperation_Handler,
+		},
+		{
+			MethodName: "ExplainOrder",
+			Handler:    _OrderService_ExplainOrder_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
