@@ -122,6 +122,7 @@ func (r *Reader) SpotMarketplace(ctx context.Context, server int64) (*SpotMarket
 // code, a *CallError that no readable answer came; none of the three proves alone whether an order exists, save a
 // CallError whose Sent is false.
 func (c *Client) CreateOrder(ctx context.Context, order CreateOrder) (Answer, error) {
+	// fact:no-key-against-repeats
 	return c.post(ctx, "create_order", order)
 }
 
@@ -148,6 +149,7 @@ func unreadable(endpoint string, err error) error {
 }
 
 func newCaller(c Config) *caller {
+	// fact:our-user-agent-passes
 	if c.UserAgent == "" {
 		c.UserAgent = "renthook"
 	}

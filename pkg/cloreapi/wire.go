@@ -15,7 +15,7 @@ type Server struct {
 	ID    int64 `json:"id"`
 	Owner int64 `json:"owner"`
 	// MRL is the longest rental the host allows, in HOURS (an order's mrl is in seconds).
-	MRL   Int   `json:"mrl"`
+	MRL   Int   `json:"mrl"` // fact:mrl-is-a-maximum-in-hours
 	Price Price `json:"price"`
 	// Rented is true for on-demand rentals; a server held by a spot bid still shows false.
 	Rented bool  `json:"rented"`
@@ -33,7 +33,7 @@ type Server struct {
 // Price holds the prices of a server, per DAY and whole server, by coin. Any coin, and any of the maps, may be
 // missing.
 type Price struct {
-	OnDemand map[string]Number `json:"on_demand"`
+	OnDemand map[string]Number `json:"on_demand"` // fact:price-per-day
 	// Spot is the least bid.
 	Spot map[string]Number `json:"spot"`
 	// USD are equivalents of the on-demand prices, nil in older answers.
@@ -171,7 +171,7 @@ type CreateOrder struct {
 	// Image is a Docker Hub short name; with a docker.io/ prefix orders were seen to hang.
 	Image string
 	// SpotPrice is the bid, sent for spot only.
-	SpotPrice decimal.Decimal
+	SpotPrice decimal.Decimal // fact:price-per-day
 	// RequiredPrice asks to start only if the price is still this; sent when above zero.
 	RequiredPrice decimal.Decimal
 	// Ports maps container ports to "tcp" or "http".

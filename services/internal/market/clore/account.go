@@ -62,6 +62,7 @@ func (r *Reader) Rentals(ctx context.Context, withEnded bool) (market.Rentals, e
 }
 
 func rental(o *cloreapi.Order) (market.Rental, error) {
+	// fact:first-host-of-the-cluster fact:container-2-is-up fact:expired-is-over fact:spend-without-fees
 	if o.Currency == "" || o.CT <= 0 {
 		return market.Rental{}, errors.New("no currency or no time of creation")
 	}
@@ -137,6 +138,7 @@ func (r *Reader) Wallets(ctx context.Context) ([]market.Wallet, error) {
 
 // Create sends create_order once.
 func (a *Account) Create(ctx context.Context, r market.CreateRequest) market.Outcome {
+	// fact:one-look-decides fact:names-that-refuse
 	answer, err := a.spender.CreateOrder(ctx, cloreapi.CreateOrder{
 		RentingServer: r.ServerID, Type: string(r.Type), Currency: r.Currency, Image: r.Image, SpotPrice: r.Bid,
 		RequiredPrice: r.RequiredPrice, Ports: r.Ports, Env: r.Env, Command: r.Command,
@@ -175,6 +177,7 @@ func (a *Account) Cancel(ctx context.Context, id int64, issue string) market.Out
 
 // outcome says what an error proves. byName judges the error member of code 6.
 func outcome(err error, byName func(string) market.Verdict) market.Outcome {
+	// fact:codes-2-3-4-refuse fact:code-1-may-be-applied fact:code-5-may-be-applied fact:proxy-above-500
 	var refusal *cloreapi.Refusal
 	if errors.As(err, &refusal) {
 		o := market.Outcome{Reason: "code-" + strconv.Itoa(refusal.Code), Sent: true, Code: refusal.Code, Status: refusal.Status}

@@ -112,6 +112,7 @@ func (o *Offers) allRates(ctx context.Context, offers []market.Offer, stated sta
 
 // askSpot keeps what was known when the call fails: a listing is worth more than the newest rate of a rare coin.
 func (o *Offers) askSpot(ctx context.Context, server int64) {
+	// fact:rate-from-the-queue
 	m, err := o.spot.SpotMarketplace(ctx, server)
 	if err != nil {
 		return

@@ -25,6 +25,7 @@ type statedRates map[string][]decimal.Decimal
 
 // add takes what a row states and says whether it contradicts itself.
 func (r statedRates) add(stated *cloreapi.PriceUSD, onDemand []market.Quote) (bait bool) {
+	// fact:rate-from-the-row
 	if stated == nil {
 		return false
 	}

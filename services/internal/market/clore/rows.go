@@ -25,6 +25,7 @@ const (
 
 // offer turns a row into an offer without rates; false for a row that makes no sense.
 func (n *names) offer(s *cloreapi.Server) (market.Offer, bool) {
+	// fact:mrl-is-a-maximum-in-hours
 	model := n.model(gpuText(s))
 	count := max(model.Count, len(s.GPUArray))
 	vram, ok1 := within(s.Specs.GPURAM, mostVRAMGB)
@@ -67,6 +68,7 @@ func gpuText(s *cloreapi.Server) string {
 // quotes reads a map of prices per day. A coin without a price, or priced zero, is not offered; a price that is no
 // amount makes the row nonsense.
 func (n *names) quotes(prices map[string]cloreapi.Number, allowed []string) ([]market.Quote, bool) {
+	// fact:price-per-day
 	if len(prices) > mostCoins {
 		return nil, false
 	}

@@ -141,6 +141,7 @@ func (c *chooser) look(o *market.Offer) {
 
 // unfit says why a server does not meet the ask whatever it costs.
 func (c *chooser) unfit(o *market.Offer) string {
+	// fact:rented-hides-spot
 	r := c.ask.Requirements
 	least := r.MinReliability
 	if least == 0 {
@@ -222,6 +223,7 @@ func (c *chooser) price(o *market.Offer, onDemand market.Quote) (*Choice, string
 
 // bid is min(ceiling, floor × headroom, on demand × 0.95), never below the floor. onDemand is zero when unknown.
 func (c *chooser) bid(o *market.Offer, floor market.Quote, onDemand decimal.Decimal) (*Choice, string) {
+	// fact:bids-keep-eight-decimals fact:spot-map-is-the-floor
 	if why, ok := c.payable(floor); !ok {
 		return nil, why
 	}
@@ -297,6 +299,7 @@ func (c *chooser) choice(o *market.Offer, q market.Quote, typ market.Type, perDa
 
 // reckon fills in what will be paid and reserved.
 func (c *Choice) reckon(fees ledger.Fees, duration time.Duration) (err error) {
+	// fact:renters-fee
 	if c.Paid, err = fees.Paid(c.USDPerHour, string(c.Type)); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/govalues/decimal"
 
 	"github.com/renthook/renthook/services/internal/market"
+	"github.com/renthook/renthook/services/internal/money"
 	"github.com/renthook/renthook/services/order/internal/pace"
 	"github.com/renthook/renthook/services/order/internal/prove"
 	"github.com/renthook/renthook/services/order/internal/rental"
@@ -149,6 +150,7 @@ func (h *Holder) callContext(ctx context.Context) (context.Context, context.Canc
 }
 
 func (h *Holder) callRead(ctx context.Context) {
+	// fact:completed-are-listed
 	h.ladder.done(time.Now())
 	h.start(pace.Resolve, func() result {
 		c, cancel := h.callContext(ctx)
@@ -177,6 +179,7 @@ func (h *Holder) callWatch(ctx context.Context, now time.Time) {
 }
 
 func (h *Holder) callCancel(ctx context.Context, now time.Time) {
+	// fact:cancel-ends-billing
 	var id int64
 	for r, a := range h.cancels {
 		if !now.Before(a.due) && (id == 0 || a.due.Before(h.cancels[id].due)) {
@@ -304,6 +307,10 @@ func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 			h.lastAdoption = time.Now()
 			h.evaluated = map[string]evaluation{}
 		}
+		if gone, ok := c.Event.(rental.Gone); ok {
+			gone.Proof += h.winBack(o.Current())
+			c.Event = gone
+		}
 		if err := h.decide(ctx, o, c.Event, world.Internal{}); err != nil {
 			return err
 		}
@@ -313,6 +320,24 @@ func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 	}
 	h.wantedGone(ctx, res)
 	return h.errands(ctx, time.Now(), true)
+}
+
+// winBack says what a bid for the server of a spot rental that ended must be above now; empty when that is not known.
+func (h *Holder) winBack(i *rental.Intent) string {
+	if i == nil || i.Type != string(market.Spot) {
+		return ""
+	}
+	for _, offer := range h.deps.Books.Book(i.Server.GPU) {
+		if offer.ServerID != i.Server.ID {
+			continue
+		}
+		for _, q := range offer.Spot {
+			if q.Currency == i.Currency && q.Priced {
+				return fmt.Sprintf("; its spot price is %s USD per hour now", money.Cents(q.USDPerHour))
+			}
+		}
+	}
+	return ""
 }
 
 // wantedGone derives which rentals are to be cancelled: those of orders that are ending, orphans, and those of others

@@ -332,6 +332,7 @@ func (h *Holder) abort(orderID string) {
 // slot answers another process that wants to call the market once: at once if nothing of ours is due, else when to ask
 // again. A granted slot is taken to last slotLength.
 func (h *Holder) slot(ctx context.Context, now time.Time) time.Duration {
+	// fact:one-call-a-second
 	if h.busy != pace.None {
 		return h.config.Pace.CallGap / 2
 	}

@@ -105,6 +105,7 @@ func (h *Holder) evaluate(ctx context.Context, now time.Time) error {
 
 // terms are what the settings and our other orders add to an ask.
 func (h *Holder) terms(o *rental.Order, now time.Time) choose.Terms {
+	// fact:bids-can-double
 	c := h.config
 	t := choose.Terms{
 		MinReliability: c.MinReliability, SpotHeadroom: c.SpotHeadroom, Fees: c.Fees,
@@ -207,6 +208,7 @@ func (h *Holder) overLimit(o *rental.Order, i rental.Intent, ends, now time.Time
 
 // request is what goes to the market for an intent. Sealed values are opened here, in the last step before the call.
 func (h *Holder) request(o *rental.Order, i *rental.Intent, number int) (market.CreateRequest, error) {
+	// fact:required-price-holds
 	r := market.CreateRequest{
 		ServerID: i.Server.ID, Type: market.Type(i.Type), Currency: i.Currency, Image: i.Image, Ports: map[int]string{}, SSHKey: o.Ask.SSHKey, AutoSSH: o.Ask.WantsSSH(),
 	}
@@ -237,6 +239,7 @@ func (h *Holder) request(o *rental.Order, i *rental.Intent, number int) (market.
 
 // markers picks the marker ports of an intent: the installation's, and one not used within a day.
 func (h *Holder) markers(o *rental.Order, now time.Time) []int {
+	// fact:marker-ports-are-taken
 	if h.config.Markers == 0 {
 		return nil
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // Fees are the market's: parts of the price (0.05 is 5 %), and USD once a create.
-type Fees struct{ OnDemand, Spot, Creation decimal.Decimal }
+type Fees struct{ OnDemand, Spot, Creation decimal.Decimal } // fact:renters-fee
 
 // Part is what is added to the price of a market type.
 func (f Fees) Part(marketType string) decimal.Decimal {
@@ -108,6 +108,7 @@ func until(o *rental.Order, i *rental.Intent, s Span, now time.Time) time.Time {
 
 // of is what one intent costs within a span.
 func of(o *rental.Order, i *rental.Intent, f Fees, s Span, now time.Time) (decimal.Decimal, error) {
+	// fact:creation-fee-in-usd fact:spend-without-fees fact:spend-grows-by-the-second
 	if i.Outcome != rental.Over && !i.Outcome.Live() {
 		return decimal.Zero, nil
 	}

@@ -30,9 +30,9 @@ func (k Kind) String() string {
 // Config holds the market's limits with a margin. Sources: one call a second, one create in five.
 type Config struct {
 	// CallGap is from the end of a call to the start of the next.
-	CallGap time.Duration
+	CallGap time.Duration // fact:one-call-a-second
 	// CreateGap is the silence before a create.
-	CreateGap time.Duration
+	CreateGap time.Duration // fact:one-create-in-five-seconds
 }
 
 // maxFactor bounds the slow-down after "too many requests".
@@ -73,6 +73,7 @@ func (p *Pacer) Factor() int { return p.factor }
 
 // Next says what may start now, or None and when to ask again (zero: when a demand changes).
 func (p *Pacer) Next(now time.Time, d Demand) (Kind, time.Time) {
+	// fact:calls-before-a-create-count
 	gap := p.lastEnd.Add(time.Duration(p.factor) * p.config.CallGap)
 	quiet := p.lastEnd.Add(time.Duration(p.factor) * p.config.CreateGap)
 	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }

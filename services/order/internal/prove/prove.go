@@ -24,12 +24,12 @@ const (
 	// GoodReads is how many good reads prove an absence or an end.
 	GoodReads = 3
 	// ClockSkew is how much earlier than its intent a rental of ours may claim to be created.
-	ClockSkew = 120 * time.Second
+	ClockSkew = 120 * time.Second // fact:clocks-agree-within-two-minutes
 	// InQuestionAfter is how many readable lists in a row must lack a live rental before its end is in question.
 	InQuestionAfter = 3
 	// MarkerLow is the first of the marker ports of any installation: above what images listen on, below what hosts use
 	// for themselves.
-	MarkerLow = 20000
+	MarkerLow = 20000 // fact:marker-ports-are-taken
 	// MarkerHigh is the last of them.
 	MarkerHigh = 64999
 	// lateAtMost is how long after a call a rental without ports is still suspected to be what the call was for.
@@ -195,7 +195,10 @@ func (v *view) index(orders []*rental.Order) {
 }
 
 // complete says that the list cannot have been cut by the account's limit.
-func (v *view) complete() bool { return v.list.Limit == 0 || v.result.Live < v.list.Limit }
+func (v *view) complete() bool {
+	// fact:limit-counts-live-orders
+	return v.list.Limit == 0 || v.result.Live < v.list.Limit
+}
 
 func (p *Prover) of(k key) *evidence {
 	e := p.evidence[k]
@@ -208,6 +211,7 @@ func (p *Prover) of(k key) *evidence {
 
 // held looks for every rental that is known to live.
 func (v *view) held(orders []*rental.Order) {
+	// fact:expired-is-over
 	for _, o := range orders {
 		i := o.HeldIntent()
 		if i == nil {
@@ -241,6 +245,7 @@ func (v *view) held(orders []*rental.Order) {
 
 // settleHeld counts this read for the rentals it lacks, and concludes their end when it has been long enough.
 func (v *view) settleHeld() {
+	// fact:unlisted-is-over fact:fresh-if-it-shows-ours
 	for _, m := range v.missing {
 		e := v.of(key{m.order.ID, m.intent.Number})
 		if v.result.Good {
@@ -260,6 +265,7 @@ func (v *view) settleHeld() {
 
 // open looks for the rental of an intent that is not proved either way.
 func (v *view) open(o *rental.Order, i *rental.Intent) {
+	// fact:fresh-if-it-shows-ours fact:shown-within-the-window fact:one-look-decides
 	k := key{o.ID, i.Number}
 	var hold *market.Rental
 	for _, row := range v.rows {
@@ -348,6 +354,7 @@ const (
 
 // match tells a live row that could be the intent's from one that is.
 func match(i *rental.Intent, row *market.Rental) likeness {
+	// fact:no-ports-at-first
 	fits := row.ID > i.Baseline && row.Currency == i.Currency
 	switch {
 	case len(row.TCPPorts) == 0 && fits:
@@ -365,6 +372,7 @@ func match(i *rental.Intent, row *market.Rental) likeness {
 
 // shows says that every marker, and at least one, is among the row's container ports.
 func shows(markers []int, row *market.Rental) bool {
+	// fact:ports-come-back
 	for _, m := range markers {
 		if _, ok := row.TCPPorts[m]; !ok {
 			return false
@@ -427,6 +435,7 @@ func markerPorts(row *market.Rental) int {
 
 // sort says what a live row is that no live intent holds: an orphan, perhaps ours, or, neither, another's.
 func (v *view) sort(row *market.Rental, candidates []missing) (orphan *Orphan, suspect bool) {
+	// fact:bids-can-double
 	for _, c := range candidates {
 		i := c.intent
 		if !v.could(i, row) {

@@ -357,6 +357,7 @@ func above(perDay, rate, ceiling decimal.Decimal) (bool, error) {
 // mismatch says why the billed price is not what was agreed, empty when it is. A price that cannot be reckoned with is
 // not what was agreed: the rental must not go on unseen.
 func (d *decision) mismatch(i *Intent, s Sighting) string {
+	// fact:spot-pays-its-bid
 	if s.Currency != i.Currency {
 		return fmt.Sprintf("billed in %s, agreed in %s", s.Currency, i.Currency)
 	}
@@ -381,6 +382,7 @@ func (d *decision) seen(ev Seen) {
 	if ev.RentalID != i.RentalID {
 		return
 	}
+	frozen := d.frozen(i, ev.Sighting)
 	i.Spend = ev.Spend
 	if len(ev.Access.TCPPorts) > 0 || ev.Access.Host != "" {
 		i.Access = ev.Access
@@ -394,9 +396,30 @@ func (d *decision) seen(ev Seen) {
 		d.endForPrice(i, why)
 		return
 	}
-	if d.o.State == Provisioning && ev.Up {
+	switch {
+	case d.o.State == Provisioning && ev.Up:
 		d.usable(i)
+	case frozen:
+		d.o.State, d.o.Ending = Cancelling, "outbid"
+		d.record("cancelling", "market", "", fmt.Sprintf("rental %d neither runs nor is billed and its bid is still listed: it was outbid, and the bid is withdrawn", i.RentalID))
+		d.act(Cancel{RentalID: i.RentalID})
 	}
+}
+
+// outbidAfter is how long a spot rental must be listed as neither running nor billed: a container that restarts is
+// billed meanwhile.
+const outbidAfter = 2 * time.Minute
+
+// frozen says that a spot rental lost its server and that its bid waits to win it back.
+func (d *decision) frozen(i *Intent, s Sighting) bool {
+	if d.o.State != Running || i.Type != "spot" || s.Up || s.Spend.Cmp(i.Spend) != 0 {
+		i.FrozenSince = time.Time{}
+		return false
+	}
+	if i.FrozenSince.IsZero() {
+		i.FrozenSince = d.at
+	}
+	return d.at.Sub(i.FrozenSince) >= outbidAfter
 }
 
 // endForPrice ends a rental that is not billed as agreed.
@@ -464,6 +487,7 @@ func (d *decision) absent(ev Absent) {
 }
 
 func (d *decision) gone(ev Gone) {
+	// fact:outbid-is-gone
 	i := d.o.Current()
 	if i == nil || i.Number != ev.Number || !i.Outcome.Live() {
 		return
@@ -481,6 +505,9 @@ func (d *decision) gone(ev Gone) {
 	spot := i.Type == "spot"
 	was := d.o.State
 	switch {
+	case was == Cancelling && d.o.Ending == "outbid" && d.o.Wanted == nil:
+		i.Outcome = Over
+		d.finish(Interrupted, "interrupted", "market", "", ev.Proof, nil)
 	case was == Cancelling || d.o.Wanted != nil:
 		d.close(i, Over, ev.Proof)
 	case was == Running:
@@ -632,6 +659,7 @@ func (d *decision) tick(ev Tick) {
 }
 
 func (d *decision) tickHeld(ev Tick, late bool) {
+	// fact:waiting-bids-are-free
 	i := d.o.HeldIntent()
 	if i == nil {
 		return
