@@ -313,6 +313,17 @@ func TestOrder_TheOnlyRentalIsOutbid(t *testing.T) {
 	r.atRest(1)
 }
 
+// Nobody knows whether an outbid rental is closed or waits in the queue: here it waits, and its bid is withdrawn.
+func TestOrder_OutbidAndStillListed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{Switches: cloresim.Switches{OutbidEnding: "queued"}})
+	spot := r.command("local", "create", "k", &orderv1.CreateOrder{Spec: &orderv1.OrderSpec{Gpu: "RTX 4090", MarketType: "spot"}})
+	o := r.operation("local", spot, "the order to run", settled).GetOrder()
+	r.post(fmt.Sprintf("/sim/v1/rentals/%d/end", o.GetMarketOrderId()), `{"reason":"outbid"}`)
+	r.operation("local", spot, "the order to be interrupted", inState(orderv1.Order_INTERRUPTED))
+	r.atRest(0)
+}
+
 func TestOrder_BootDeadlineEndsItAndTakesAnother(t *testing.T) {
 	t.Parallel()
 	st := quick()

@@ -133,7 +133,10 @@ const leaseMargin = 2 * time.Second
 // the market's silence before a create.
 func (c Config) Quiesce() time.Duration { return c.LeaseTTL + c.CallTimeout + c.Pace.CreateGap }
 
+// outbidSweeps is for how many sweeps a spot rental must be listed as neither running nor billed to be taken as outbid.
+const outbidSweeps = 3
+
 // policy is what an order accepted now lives by.
 func (c Config) policy() rental.Policy {
-	return rental.Policy{MaxCandidates: c.MaxCandidates, BootDeadline: c.BootDeadline, FailedBootUSD: c.FailedBootUSD, ProbeSSH: c.ProbeSSH}
+	return rental.Policy{MaxCandidates: c.MaxCandidates, BootDeadline: c.BootDeadline, FailedBootUSD: c.FailedBootUSD, ProbeSSH: c.ProbeSSH, OutbidAfter: outbidSweeps * c.SweepInterval}
 }

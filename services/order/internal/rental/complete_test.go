@@ -96,7 +96,7 @@ var edges = map[rental.State]map[string]string{
 		"ExtendAsked": "CANCELLING",
 		"Planned":     "illegal",
 		"Seen":        "learns",
-		"Gone":        "PLACING CANCELLED ENDED FAILED",
+		"Gone":        "PLACING CANCELLED ENDED FAILED INTERRUPTED",
 		"EndAsked":    "CANCELLING",
 		"Tick":        "acts",
 	},
@@ -175,6 +175,9 @@ func orders(t *testing.T) []rental.Order {
 				add(provisioning, step{12 * time.Minute, rental.Tick{}})
 				running := add(provisioning, seenUp, answers)
 				add(running, gone)
+				if running.Current().Type == "spot" {
+					add(running, step{time.Minute, rental.Seen{Number: 1, Sighting: sight(101, false)}}, step{3 * time.Minute, rental.Seen{Number: 1, Sighting: sight(101, false)}})
+				}
 				add(add(running, cancelled), gone)
 				add(add(running, step{25 * time.Hour, rental.Tick{}}), step{26 * time.Hour, gone.event})
 			}

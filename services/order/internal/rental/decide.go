@@ -406,11 +406,8 @@ func (d *decision) seen(ev Seen) {
 	}
 }
 
-// outbidAfter is how long a spot rental must be listed as neither running nor billed: a container that restarts is
-// billed meanwhile.
-const outbidAfter = 2 * time.Minute
-
-// frozen says that a spot rental lost its server and that its bid waits to win it back.
+// frozen says that a spot rental lost its server and that its bid waits to win it back: a container that merely
+// restarts is billed meanwhile.
 func (d *decision) frozen(i *Intent, s Sighting) bool {
 	if d.o.State != Running || i.Type != "spot" || s.Up || s.Spend.Cmp(i.Spend) != 0 {
 		i.FrozenSince = time.Time{}
@@ -419,7 +416,7 @@ func (d *decision) frozen(i *Intent, s Sighting) bool {
 	if i.FrozenSince.IsZero() {
 		i.FrozenSince = d.at
 	}
-	return d.at.Sub(i.FrozenSince) >= outbidAfter
+	return d.at.Sub(i.FrozenSince) >= d.o.Policy.OutbidAfter
 }
 
 // endForPrice ends a rental that is not billed as agreed.

@@ -25,6 +25,9 @@ func TestEdges(t *testing.T) {
 	otherCoin := func(s *rental.Sighting) { s.Currency = "bitcoin" }
 	// Clipped, so that cases that add steps do not share them.
 	running := slices.Clip([]step{accept, plan, unknown, seenDown, seenUp, answers})
+	spotRunning := slices.Clip([]step{accept, planSpot, unknown, seenDown, seenUp, answers})
+	frozen := rental.Seen{Number: 1, Sighting: sight(101, false)}
+	billed := rental.Seen{Number: 1, Sighting: sight(101, false, func(s *rental.Sighting) { s.Spend = dec("0.02") })}
 	later := step{23*time.Hour + time.Second, rental.ExtendAsked{Operation: extendOp("e"), By: 2 * time.Hour, Reserved: dec("11")}}
 	barred := rental.Barred{Failure: rental.Failure{Code: "SPEND_CAP_EXCEEDED", Message: "over"}}
 	short := func(o *rental.Order) { o.Ask.Duration = 8 * minute }
@@ -134,6 +137,13 @@ func TestEdges(t *testing.T) {
 		{name: "not yet the place deadline, between servers", before: []step{accept, plan, refused}, event: step{29 * minute, rental.Tick{}}, state: rental.Placing},
 		{name: "not yet the boot deadline", before: []step{accept, plan, unknown, seenDown}, event: step{10 * minute, rental.Tick{}}, state: rental.Provisioning},
 		{name: "not yet its planned end", before: append(running, step{23*time.Hour + 51*minute, rental.Tick{}}), event: step{24 * time.Hour, rental.Tick{}}, state: rental.Running},
+		{name: "outbid, its bid still listed", before: append(spotRunning, step{minute, frozen}), event: step{3 * minute, frozen}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101}},
+		{name: "not running for a moment", before: append(spotRunning, step{minute, frozen}), event: step{3*minute - time.Second, frozen}, state: rental.Running},
+		{name: "not running, and it was billed meanwhile", before: append(spotRunning, step{minute, frozen}, step{2 * minute, billed}), event: step{4 * minute, frozen}, state: rental.Running},
+		{name: "not running, and it ran again meanwhile", before: append(spotRunning, step{minute, frozen}, step{2 * minute, seenUp.event}), event: step{4 * minute, frozen}, state: rental.Running},
+		{name: "an on-demand rental cannot be outbid", before: append(running, step{minute, frozen}), event: step{9 * minute, frozen}, state: rental.Running},
+		{name: "outbid, and the withdrawn bid is gone", before: append(spotRunning, step{minute, frozen}, step{3 * minute, frozen}), event: gone, state: rental.Interrupted, record: "interrupted"},
+		{name: "outbid and cancelled, and the bid is gone", before: append(spotRunning, step{minute, frozen}, step{3 * minute, frozen}, step{4 * minute, cancelled.event}), event: gone, state: rental.Cancelled, record: "cancelled"},
 		{name: "more than five hours left", before: running, event: step{19 * time.Hour, rental.Tick{}}, state: rental.Running},
 		{name: "five hours left", before: running, event: step{19*time.Hour + time.Second, rental.Tick{}}, state: rental.Running, record: "expiring"},
 		{name: "five hours left, told", before: append(running, step{19*time.Hour + time.Second, rental.Tick{}}), event: step{22 * time.Hour, rental.Tick{}}, state: rental.Running},

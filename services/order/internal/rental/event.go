@@ -76,6 +76,7 @@ type Sighting struct {
 //   - UNCONFIRMED, PLACING → PROVISIONING, or CANCELLING when an end is wanted or the price is not what was agreed
 //   - PROVISIONING → RUNNING when usable without a probe
 //   - PROVISIONING, RUNNING → CANCELLING when the price is no longer what was agreed
+//   - RUNNING → CANCELLING when a spot rental lost its server and its bid is still listed
 type Seen struct {
 	Number int
 	Sighting
@@ -99,7 +100,7 @@ type Absent struct {
 //   - PLACING, UNCONFIRMED → PLACING (the next server), FAILED (none left), or the wanted end
 //   - PROVISIONING → PLACING or FAILED, INTERRUPTED (spot)
 //   - RUNNING → ENDED, INTERRUPTED
-//   - CANCELLING → CANCELLED, ENDED, FAILED, PLACING
+//   - CANCELLING → CANCELLED, ENDED, FAILED, PLACING, INTERRUPTED (outbid)
 type Gone struct {
 	Number int
 	// RentalID is set when the end was the first sight of it.

@@ -25,7 +25,7 @@ func asked(change ...func(*rental.Order)) rental.Order {
 			GPU: "rtx-4090", Ceiling: dec("0.5"), CeilingGiven: true, CeilingAsked: dec("0.5"), MarketType: "any", Currency: "auto",
 			Image: "img", Ports: map[int]string{22: "tcp"}, Duration: 24 * time.Hour, GPUAsSent: "RTX 4090", PriceAsSent: "0.5",
 		},
-		Policy:  rental.Policy{MaxCandidates: 5, BootDeadline: 10 * time.Minute, FailedBootUSD: dec("0.50"), ProbeSSH: true},
+		Policy:  rental.Policy{MaxCandidates: 5, BootDeadline: 10 * time.Minute, OutbidAfter: 2 * time.Minute, FailedBootUSD: dec("0.50"), ProbeSSH: true},
 		PlaceBy: t0.Add(30 * time.Minute), EndsAt: t0.Add(24 * time.Hour),
 	}
 	for _, c := range change {

@@ -173,7 +173,7 @@ func durable(o rental.Order) rental.Order {
 	o.Intents = slices.Clone(o.Intents)
 	for n := range o.Intents {
 		i := &o.Intents[n]
-		i.Spend, i.Up, i.Access = dec("0"), false, rental.Access{}
+		i.Spend, i.Up, i.Access, i.FrozenSince = dec("0"), false, rental.Access{}, time.Time{}
 	}
 	return o
 }

@@ -236,6 +236,8 @@ type Intent struct {
 	GPUs       []string        `json:"gpus,omitempty"`
 	// Spend is in Currency, without fees, as the market states it.
 	Spend decimal.Decimal `json:"spend,omitzero"`
+	// FrozenSince is when a spot rental that ran was first listed as not running and not billed any more.
+	FrozenSince time.Time `json:"frozen_since,omitzero"`
 	// FailedBoot says that it never became usable.
 	FailedBoot bool      `json:"failed_boot,omitempty"`
 	EndedAt    time.Time `json:"ended_at,omitzero"`
@@ -250,6 +252,8 @@ type Policy struct {
 	MaxCandidates int `json:"max_candidates"`
 	// BootDeadline is how long a rental may take to become usable.
 	BootDeadline time.Duration `json:"boot_deadline"`
+	// OutbidAfter is how long a spot rental must be listed as neither running nor billed to be taken as outbid.
+	OutbidAfter time.Duration `json:"outbid_after,omitempty"`
 	// FailedBootUSD is what failed boots may cost together.
 	FailedBootUSD decimal.Decimal `json:"failed_boot_usd"`
 	// ProbeSSH asks the ssh port for its banner before the order is called RUNNING.
@@ -313,7 +317,8 @@ type Order struct {
 	EndsAt  time.Time `json:"ends_at,omitzero"`
 	Intents []Intent  `json:"intents,omitempty"`
 	Wanted  *End      `json:"wanted,omitempty"`
-	// Ending is why the held rental is being ended while the order itself may live on: "boot" or "price"; else empty.
+	// Ending is why the held rental is being ended while the order itself may live on: "boot", "price" or
+	// "outbid"; else empty.
 	Ending  string   `json:"ending,omitempty"`
 	Failure *Failure `json:"failure,omitempty"`
 	// Unprobed: usable as far as the market says, ssh never answered and no probe ever succeeded here.
