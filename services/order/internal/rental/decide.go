@@ -409,6 +409,7 @@ func (d *decision) seen(ev Seen) {
 // frozen says that a spot rental lost its server and that its bid waits to win it back: a container that merely
 // restarts is billed meanwhile.
 func (d *decision) frozen(i *Intent, s Sighting) bool {
+	// fact:outbid-is-gone
 	if d.o.State != Running || i.Type != "spot" || s.Up || s.Spend.Cmp(i.Spend) != 0 {
 		i.FrozenSince = time.Time{}
 		return false
