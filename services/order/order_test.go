@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/renthook/renthook/pkg/bus/bustest"
 	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/topology"
@@ -271,6 +272,23 @@ func TestOrder_CancelsAHumansRentalOnlyWhenAsked(t *testing.T) {
 	}
 	if op := r.operation("local", r.cancel("d", "424242"), "the cancel to settle", settled); op.GetFailure().GetCode() != "NOT_FOUND" {
 		t.Errorf("a number that the market does not know: %v", op)
+	}
+}
+
+// A human's rental that the lists lack for a moment is not told to be gone while it bills: nothing of ours vouches for them.
+func TestOrder_AHumansRentalIsGoneOnlyByProof(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	r.humanRents()
+	r.script(`{"cancel_order":[{"apply":false}]}`)
+	op := r.cancel("c", fmt.Sprint(r.state().Rentals[0].ID))
+	bustest.Eventually(t, "the cancel to be sent", func() bool { return r.state().calls("cancel_order") == 1 })
+	r.script(`{"my_orders":[{"empty":true,"repeat":4}]}`)
+	if op := r.operation("local", op, "the cancel to settle", settled); op.GetFailure() != nil {
+		t.Fatalf("got %v", op)
+	}
+	if _, foreign := r.state().live(); foreign != 0 {
+		t.Error("the human's rental lives, and is told to be gone")
 	}
 }
 

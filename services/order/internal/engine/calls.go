@@ -300,7 +300,7 @@ func (h *Holder) createAnswered(ctx context.Context, r result, now time.Time) er
 func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 	h.sweepAt, h.readsFailed, h.readFrom = r.Began.Add(h.config.SweepInterval), 0, time.Time{}
 	res := h.prover.Read(r, h.deps.World.Orders())
-	h.list = list{rentals: r, good: res.Good, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects), orphans: len(res.Orphans)}
+	h.list = list{rentals: r, good: res.Good, vouched: res.Vouched, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects), orphans: len(res.Orphans)}
 	for _, c := range res.Conclusions {
 		o := h.deps.World.Order(c.OrderID)
 		if _, seen := c.Event.(rental.Seen); seen && o.OpenIntent() != nil {

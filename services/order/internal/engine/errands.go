@@ -124,10 +124,8 @@ func (h *Holder) settleForeign(ctx context.Context, e world.Errand) error {
 		event, s.Failure = "cancel_failed", notFound(fmt.Sprint(e.RentalID))
 	case row != nil && !row.Expired:
 		return h.endForeign(ctx, e)
-	case row == nil:
-		if h.lacking[e.RentalID]++; h.lacking[e.RentalID] < prove.GoodReads {
-			return nil
-		}
+	case row == nil && !h.foreignGone(e.RentalID):
+		return nil
 	}
 	delete(h.foreign, e.RentalID)
 	delete(h.lacking, e.RentalID)
@@ -135,10 +133,32 @@ func (h *Holder) settleForeign(ctx context.Context, e world.Errand) error {
 	return h.settleAlone(ctx, event, e.Client, s, nil, "", world.Internal{Errand: &e})
 }
 
+// absence counts good reads in a row that lacked a rental which is no order's.
+type absence struct {
+	// vouched are those that showed a live rental of ours.
+	vouched, n int
+	first      time.Time
+}
+
+// foreignGone counts the newest list, which lacks a rental that was told to end, and says whether that is proof by now:
+// by the rules for our own rentals.
+func (h *Holder) foreignGone(id int64) bool {
+	a := h.lacking[id]
+	if a == nil {
+		a = &absence{first: h.list.rentals.Began}
+		h.lacking[id] = a
+	}
+	a.n++
+	if h.list.vouched {
+		a.vouched++
+	}
+	return a.vouched >= prove.GoodReads || a.n >= prove.GoodReads && h.list.rentals.Began.Sub(a.first) >= h.config.Prove.WindowBlind
+}
+
 // endForeign has a rental that is no order of the client's ended: by its own order where it has one, else by cancels
 // that are repeated until the list proves its end.
 func (h *Holder) endForeign(ctx context.Context, e world.Errand) error {
-	h.lacking[e.RentalID] = 0
+	delete(h.lacking, e.RentalID)
 	if !e.Called {
 		e.Called = true
 		ev := commandEvent(e.Client, e.Operation.Seq, fmt.Sprintf("ending rental %d", e.RentalID))

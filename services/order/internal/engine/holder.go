@@ -54,9 +54,9 @@ type Holder struct {
 	balances  map[string]decimal.Decimal
 	// cancels maps rentals that are to end to when the next cancel is due.
 	cancels map[int64]*attempts
-	// foreign are rentals that are no order's and were asked to be ended; lacking counts good reads without them.
+	// foreign are rentals that are no order's and were asked to be ended; lacking are the good reads without them.
 	foreign map[int64]bool
-	lacking map[int64]int
+	lacking map[int64]*absence
 	probing map[string]*probing
 	// readFrom bars reads for a while after some that failed: a market that is away is not called at every gap.
 	readFrom    time.Time
@@ -92,6 +92,7 @@ type evaluation struct {
 type list struct {
 	rentals     market.Rentals
 	good        bool
+	vouched     bool
 	maxID       int64
 	unaccounted int
 	suspects    int
@@ -121,7 +122,7 @@ func NewHolder(c Config, d Deps, log Appender, waitCreates bool) *Holder {
 	h := &Holder{
 		config: c, deps: d, log: log, pacer: pace.New(c.Pace, now), prover: prove.New(c.Prove),
 		commands: make(chan request), slots: make(chan chan time.Duration), results: make(chan result), probes: make(chan probeResult),
-		cancels: map[int64]*attempts{}, foreign: map[int64]bool{}, lacking: map[int64]int{},
+		cancels: map[int64]*attempts{}, foreign: map[int64]bool{}, lacking: map[int64]*absence{},
 		probing: map[string]*probing{}, evaluated: map[string]evaluation{}, alarms: map[string]bool{}, ending: map[string]bool{}, stopping: map[int64]bool{}, createsFrom: now, sweepAt: now, walletsAt: now, tickAt: now,
 	}
 	if waitCreates {

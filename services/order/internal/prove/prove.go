@@ -130,6 +130,8 @@ type Result struct {
 	MaxID int64
 	// Live is how many live rows were shown.
 	Live int
+	// Vouched: a live rental of ours is shown, so the list is not merely empty or old.
+	Vouched bool
 }
 
 // Read concludes from one readable list. orders are all orders of the account.
@@ -145,6 +147,7 @@ func (p *Prover) Read(r market.Rentals, orders []*rental.Order) Result {
 		}
 	}
 	v.sweep(orders)
+	v.result.Vouched = v.shown > 0
 	p.forget(orders)
 	if len(p.others) > mostOthers {
 		maps.DeleteFunc(p.others, func(id int64, _ bool) bool { return v.live[id] == nil && v.ended[id] == nil })
