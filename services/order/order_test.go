@@ -292,6 +292,21 @@ func TestOrder_AHumansRentalIsGoneOnlyByProof(t *testing.T) {
 	}
 }
 
+// The text of a failed cancel names the order the way its sender wrote it.
+func TestOrder_AnUnknownNumberIsEchoedAsSent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	for sent, want := range map[string]string{"424242.0": "order 424242.0 not found", `"0424242"`: "order 0424242 not found", "424242": "order 424242 not found"} {
+		key := fmt.Sprintf("%x", sent)
+		op := r.command("local", "cancel", key, &orderv1.CancelOrder{
+			OrderId: "424242", CallbackUrl: "https://receiver.example/x", Origin: &orderv1.Origin{Door: "seed", SeedCallback: true, OrderAsSent: sent},
+		})
+		if got := r.operation("local", op, "the cancel to settle", settled).GetFailure().GetMessage(); got != want {
+			t.Errorf("%s: %q, want %q", sent, got, want)
+		}
+	}
+}
+
 func TestOrder_TwoEndTogetherAndAThirdIsUnconfirmed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
+	"github.com/renthook/renthook/services/internal/ask"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/order/internal/prove"
 	"github.com/renthook/renthook/services/order/internal/rental"
@@ -121,7 +122,7 @@ func (h *Holder) settleForeign(ctx context.Context, e world.Errand) error {
 	event := "cancelled"
 	switch {
 	case !h.config.Clients[e.Client].CancelAny, row == nil && !e.Called:
-		event, s.Failure = "cancel_failed", notFound(fmt.Sprint(e.RentalID))
+		event, s.Failure = "cancel_failed", notFound(numberAsSent(e))
 	case row != nil && !row.Expired:
 		return h.endForeign(ctx, e)
 	case row == nil && !h.foreignGone(e.RentalID):
@@ -153,6 +154,14 @@ func (h *Holder) foreignGone(id int64) bool {
 		a.vouched++
 	}
 	return a.vouched >= prove.GoodReads || a.n >= prove.GoodReads && h.list.rentals.Began.Sub(a.first) >= h.config.Prove.WindowBlind
+}
+
+// numberAsSent is how the sender of a cancel wrote the rental's number, for texts.
+func numberAsSent(e world.Errand) string {
+	if c := e.Operation.Callback; c != nil && c.OrderAsSent != "" {
+		return ask.Echo(c.OrderAsSent)
+	}
+	return fmt.Sprint(e.RentalID)
 }
 
 // endForeign has a rental that is no order of the client's ended: by its own order where it has one, else by cancels
