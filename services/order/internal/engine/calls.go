@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -314,6 +315,9 @@ func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 		if err := h.decide(ctx, o, c.Event, world.Internal{}); err != nil {
 			return err
 		}
+	}
+	if !slices.ContainsFunc(h.deps.World.Live(), func(o *rental.Order) bool { return o.OpenIntent() != nil }) {
+		h.ladder.steps = nil // nothing is looked for any more: the calls are better spent
 	}
 	for _, s := range res.Suspects {
 		h.deps.Log.ErrorContext(ctx, "a rental may be ours and no intent accounts for it: no creates until it is gone", "market_order_id", s.ID, "server_id", s.ServerID)

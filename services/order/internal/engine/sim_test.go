@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,14 +45,31 @@ func TestSim(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("RENTHOOK_SEED"), 10, 64); err == nil {
 		first, seeds = n, 1
 	}
+	var mu sync.Mutex
 	var total tally
-	for seed := first; seed < first+uint64(seeds); seed++ {
-		synctest.Test(t, func(t *testing.T) { total.add(simulate(t, seed)) })
-		if t.Failed() {
-			t.Fatalf("seed %d: run it alone with RENTHOOK_SEED=%d", seed, seed)
+	workers := uint64(min(runtime.GOMAXPROCS(0), seeds))
+	t.Run("workers", func(t *testing.T) {
+		for n := range workers {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				t.Parallel()
+				for seed := first + n; seed < first+uint64(seeds); seed += workers {
+					synctest.Test(t, func(t *testing.T) {
+						one := simulate(t, seed)
+						mu.Lock()
+						defer mu.Unlock()
+						total.add(one)
+					})
+					if t.Failed() {
+						t.Fatalf("seed %d: run it alone with RENTHOOK_SEED=%d", seed, seed)
+					}
+				}
+			})
 		}
-	}
+	})
 	t.Logf("%d seeds: %+v", seeds, total)
+	if t.Failed() {
+		return
+	}
 	if seeds > 10 && total.Running == 0 || total.Crashes == 0 || total.Creates < seeds || total.Cancels == 0 {
 		t.Errorf("the storm was none: %+v", total)
 	}
