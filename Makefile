@@ -67,7 +67,7 @@ vectors: ## Stock libraries of other languages verify our callbacks
 
 .PHONY: bench
 bench: ## Print ratios and speeds, measured in one run
-	tools/bench/run
+	GOWORK=off go -C tools/bench run .
 
 .PHONY: chaos
 chaos: build ## Kill every process in turn under load, and compare with the market's ledger
