@@ -38,8 +38,11 @@ type Public struct{ *caller }
 // Reader reads the marketplace and an account, and can change nothing.
 type Reader struct{ Public }
 
+// Ender reads an account and ends its orders. It cannot make one.
+type Ender struct{ Reader }
+
 // Client reads an account and spends its money.
-type Client struct{ Reader }
+type Client struct{ Ender }
 
 // NewPublic makes a client without a key. Whatever key is configured is not used.
 func NewPublic(c Config) *Public {
@@ -50,8 +53,11 @@ func NewPublic(c Config) *Public {
 // NewReader makes a client that reads.
 func NewReader(c Config) *Reader { return &Reader{Public{newCaller(c)}} }
 
+// NewEnder makes a client that reads and ends.
+func NewEnder(c Config) *Ender { return &Ender{Reader{Public{newCaller(c)}}} }
+
 // New makes a client that reads and writes.
-func New(c Config) *Client { return &Client{Reader{Public{newCaller(c)}}} }
+func New(c Config) *Client { return &Client{Ender{Reader{Public{newCaller(c)}}}} }
 
 // Close closes idle connections.
 func (c *caller) Close() {
@@ -128,8 +134,8 @@ func (c *Client) CreateOrder(ctx context.Context, order CreateOrder) (Answer, er
 
 // CancelOrder asks to end an order. issue is for reporting a fault to the market's staff, at most 2048 characters,
 // empty otherwise. The order may stay listed for seconds after code 0.
-func (c *Client) CancelOrder(ctx context.Context, id int64, issue string) (Answer, error) {
-	return c.post(ctx, "cancel_order", struct {
+func (e *Ender) CancelOrder(ctx context.Context, id int64, issue string) (Answer, error) {
+	return e.post(ctx, "cancel_order", struct {
 		ID    int64  `json:"id"`
 		Issue string `json:"issue,omitempty"`
 	}{id, issue})

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/renthook/renthook/pkg/bus/embed"
+	"github.com/renthook/renthook/pkg/file"
 	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/stack/wire"
 )
@@ -69,7 +70,7 @@ func Apart(c ApartConfig) (made []string, err error) {
 			return err
 		}
 		made = append(made, path)
-		return write(path, text)
+		return file.Replace(path, text)
 	}
 
 	shared := i.path(SettingsFile)

@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/renthook/renthook/pkg/file"
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/services/internal/settings"
 )
@@ -54,8 +53,7 @@ func (i *installation) path(parts ...string) string {
 func (i *installation) bind(s settings.Settings, marketName string) error {
 	b := binding{Mode: s.Mode, Market: marketName}
 	if s.Mode != settings.Sim && !s.Market.Key.Empty() {
-		sum := sha256.Sum256([]byte("renthook market key\x00" + s.Market.Key.Reveal()))
-		b.Key = hex.EncodeToString(sum[:8])
+		b.Key = s.KeyFingerprint()
 	}
 	text, err := os.ReadFile(i.path("binding.json"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -79,25 +77,7 @@ func (i *installation) bind(s settings.Settings, marketName string) error {
 }
 
 // write replaces a file of the installation.
-func (i *installation) write(name string, b []byte) error { return write(i.path(name), b) }
-
-// write replaces a file whole, for the owner alone.
-func write(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
+func (i *installation) write(name string, b []byte) error { return file.Replace(i.path(name), b) }
 
 // secret gives the secret kept under a name, generated at the first start.
 func (i *installation) secret(name, prefix string) (secret.String, error) {

@@ -195,13 +195,18 @@ type Reader interface {
 	Wallets(ctx context.Context) ([]Wallet, error)
 }
 
-// Account reads and changes the account.
-type Account interface {
+// Ender reads the account and ends rentals. It cannot rent.
+type Ender interface {
 	Reader
-	// Create sends one request and never a second.
-	Create(ctx context.Context, r CreateRequest) Outcome
 	// Cancel asks to end a rental. Only a later read proves that it ended.
 	Cancel(ctx context.Context, id int64, issue string) Outcome
+}
+
+// Account reads and changes the account.
+type Account interface {
+	Ender
+	// Create sends one request and never a second.
+	Create(ctx context.Context, r CreateRequest) Outcome
 }
 
 // ThrottledError says that a read was answered code 5; the caller doubles its spacing.

@@ -185,6 +185,7 @@ func (c *checker) timing() {
 		{"order.confirm_window", o.ConfirmWindow}, {"order.confirm_window_blind", o.ConfirmWindowBlind},
 		{"order.call_timeout", o.CallTimeout}, {"order.boot_deadline", o.BootDeadline}, {"order.place_deadline", o.PlaceDeadline},
 		{"order.sweep_interval", o.SweepInterval}, {"order.max_duration", o.MaxDuration}, {"watch.default_expiry", c.s.Watch.DefaultExpiry},
+		{"watchdog.margin", c.s.Watchdog.Margin}, {"watchdog.interval", c.s.Watchdog.Interval},
 	} {
 		c.must(d.d > 0, d.setting, "must be above 0")
 	}
@@ -200,6 +201,8 @@ func (c *checker) timing() {
 		return
 	}
 	c.must(m.CallGap >= time.Second, "market.call_gap", "the market allows one call a second: at least 1s")
+	c.must(c.s.Watchdog.Margin >= time.Minute, "watchdog.margin", "%s is less than renthook itself may take to end a rental: at least 1m", config.FormatDuration(c.s.Watchdog.Margin))
+	c.must(c.s.Watchdog.Interval >= time.Minute, "watchdog.interval", "the account's calls are needed elsewhere: at least 1m")
 	c.must(m.CreateGap >= 5*time.Second, "market.create_gap", "the market allows one create in five seconds: at least 5s")
 	c.must(m.PollInterval == 0 || m.PollInterval >= m.CallGap, "market.poll_interval", "shorter than market.call_gap")
 	if o.ConfirmWindow < 180*time.Second {

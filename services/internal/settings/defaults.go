@@ -44,10 +44,11 @@ func defaultsOf(mode string) Settings {
 			OnDemand: decimal.MustParse("0.05"), Spot: decimal.MustParse("0.0125"), Creation: decimal.MustParse("0.10"),
 		},
 		Watch:     Watch{DefaultExpiry: 30 * 24 * time.Hour},
+		Watchdog:  Watchdog{Margin: 10 * time.Minute, Interval: 5 * time.Minute},
 		Telemetry: Telemetry{Address: "127.0.0.1:8081", LogLevel: "info", LogFormat: "json"},
 	}
 	if mode == Sim {
-		s.Market.Key = secret.New("sim-main")
+		s.Market.Key = secret.New(SimulatedKey)
 		s.Market.PollInterval = 3 * time.Second
 		s.Market.Rates = map[string]string{"bitcoin": "70000", "CLORE-Blockchain": "0.12", "USD-Blockchain": "1"}
 	} else {

@@ -8,6 +8,8 @@
 package settings
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"time"
 
@@ -41,6 +43,7 @@ type Settings struct {
 	Limits       Limits       `yaml:"limits"`
 	Fees         Fees         `yaml:"fees"`
 	Watch        Watch        `yaml:"watch"`
+	Watchdog     Watchdog     `yaml:"watchdog"`
 	Egress       Egress       `yaml:"egress"`
 	Notify       Notify       `yaml:"notify"`
 	Telemetry    Telemetry    `yaml:"telemetry"`
@@ -72,6 +75,23 @@ type Market struct {
 	// Rates are USD for one coin, by the market's name of the coin, for coins whose rate the market does not
 	// state. The simulator's defaults are arbitrary.
 	Rates map[string]string `yaml:"rates"`
+}
+
+// SimulatedKey is the simulator's own account, the one that its control calls mean when they name none.
+const SimulatedKey = "sim-main"
+
+// CallKey is what the market is called with. In mode sim a key from outside is never sent anywhere.
+func (s Settings) CallKey() secret.String {
+	if s.Mode == Sim {
+		return secret.New(SimulatedKey)
+	}
+	return s.Market.Key
+}
+
+// KeyFingerprint tells one account of the market from another without its key.
+func (s Settings) KeyFingerprint() string {
+	sum := sha256.Sum256([]byte("renthook market key\x00" + s.CallKey().Reveal()))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Account is the account on the market.
@@ -159,6 +179,17 @@ type Order struct {
 	Ports map[string]string `yaml:"ports"`
 	// Currency is the coin to pay with; auto takes the cheapest allowed one with enough balance.
 	Currency string `yaml:"currency"`
+	// EndsFile is where order keeps the sealed list of what may bill and until when, and where the watchdog reads it;
+	// empty for none. `renthook up` keeps one in its data directory.
+	EndsFile string `yaml:"ends_file"`
+}
+
+// Watchdog ends what is ours and overdue when everything else is down.
+type Watchdog struct {
+	// Margin is how long after its end a rental must still be there to be ended by the watchdog.
+	Margin time.Duration `yaml:"margin"`
+	// Interval is the time between two reads of the market while nothing is overdue.
+	Interval time.Duration `yaml:"interval"`
 }
 
 // Limits hold for the account.

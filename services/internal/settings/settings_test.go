@@ -102,6 +102,7 @@ order:
   image: nvidia/cuda:12.8.0-base-ubuntu22.04
   ports: {"22": tcp, "8888": http}
   currency: auto
+  ends_file: ""
 pricewatch:
   grpc_address: 127.0.0.1:9091
 notifier:
@@ -123,6 +124,9 @@ fees:
   creation: "0.10"
 watch:
   default_expiry: 30d
+watchdog:
+  margin: 10m
+  interval: 5m
 egress:
   allow_networks: []
 notify:
@@ -345,6 +349,8 @@ func TestRefusals(t *testing.T) {
 		{"order.call_timeout=0s", "order.call_timeout"},
 		{"order.call_timeout=18s", "order.lease_ttl: 30s is too short for order.call_timeout of 18s"},
 		{"order.lease_ttl=9s", "order.lease_ttl: want whole seconds"},
+		{"watchdog.margin=0s", "watchdog.margin: must be above 0"},
+		{"watchdog.interval=0s", "watchdog.interval: must be above 0"},
 		{"order.lease_ttl=30500ms", "order.lease_ttl: want whole seconds"},
 		{"order.max_candidates=0", "order.max_candidates"},
 		{"order.marker_ports=3", "order.marker_ports"},
@@ -401,6 +407,8 @@ func TestRefusalsOutsideSim(t *testing.T) {
 	for _, c := range []struct{ set, says string }{
 		{"market.url=http://api.example.org", "the key would travel in clear"},
 		{"market.call_gap=500ms", "at least 1s"},
+		{"watchdog.margin=59s", "watchdog.margin"},
+		{"watchdog.interval=30s", "watchdog.interval"},
 		{"market.create_gap=1.2s", "at least 5s"},
 		{"market.poll_interval=1s", "shorter than market.call_gap"},
 	} {

@@ -52,9 +52,6 @@ const (
 	Notifier   = "notifier"
 )
 
-// simulatedKey is the simulator's own account, the one that its control calls mean when they name none.
-const simulatedKey = "sim-main"
-
 // Kit is what one service needs from outside: its connection and what is derived from the installation's key.
 type Kit struct {
 	settings  settings.Settings
@@ -105,17 +102,6 @@ func callable(s settings.Settings) []netip.Prefix {
 	return allowed
 }
 
-// api is the market as this installation may see it. In mode sim the environment's key is never sent anywhere.
-func (k *Kit) api() cloreapi.Config {
-	c := cloreapi.Config{
-		BaseURL: k.settings.Market.URL, Key: k.settings.Market.Key, UserAgent: "renthook/" + k.version, Timeout: k.settings.Order.CallTimeout,
-	}
-	if k.settings.Mode == settings.Sim {
-		c.Key = secret.New(simulatedKey)
-	}
-	return c
-}
-
 // Close undoes Open and what Make opened. The service is stopped before.
 func (k *Kit) Close(ctx context.Context) error { return k.closers.Stop(ctx) }
 
@@ -132,9 +118,9 @@ func (observed) Cancel(context.Context, int64, string) market.Outcome {
 
 func (k *Kit) account() market.Account {
 	if k.settings.Mode == settings.Sim {
-		return clore.NewAccount(cloreapi.New(k.api()))
+		return clore.NewAccount(cloreapi.New(clore.API(k.settings, k.version)))
 	}
-	return observed{clore.NewReader(cloreapi.NewReader(k.api()))}
+	return observed{clore.NewReader(cloreapi.NewReader(clore.API(k.settings, k.version)))}
 }
 
 // view follows the market as pricewatch publishes it.
@@ -163,7 +149,7 @@ func (k *Kit) pricewatch(context.Context) (Service, error) {
 		}
 		rates[coin] = rate
 	}
-	offers := clore.NewOffers(clore.OffersConfig{Rates: rates}, cloreapi.NewPublic(k.api()), nil)
+	offers := clore.NewOffers(clore.OffersConfig{Rates: rates}, cloreapi.NewPublic(clore.API(k.settings, k.version)), nil)
 	sizes := topology.DefaultSizes()
 	sizes.Replicas = max(k.settings.NATS.Replicas, 1)
 	return pricewatch.New(pricewatch.Config{

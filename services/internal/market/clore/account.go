@@ -19,22 +19,34 @@ import (
 // Reader reads an account and can change nothing.
 type Reader struct{ client *cloreapi.Reader }
 
+// Ender reads an account and ends its rentals. It cannot rent.
+type Ender struct {
+	Reader
+	client *cloreapi.Ender
+}
+
 // Account reads and changes an account.
 type Account struct {
-	Reader
+	Ender
 	spender *cloreapi.Client
 }
 
 var (
 	_ market.Reader  = (*Reader)(nil)
+	_ market.Ender   = (*Ender)(nil)
 	_ market.Account = (*Account)(nil)
 )
 
 // NewReader sees an account through a client that has no writing method.
 func NewReader(client *cloreapi.Reader) *Reader { return &Reader{client} }
 
+// NewEnder sees an account through a client that ends and cannot rent. It paces nothing: its one caller does.
+func NewEnder(client *cloreapi.Ender) *Ender { return &Ender{Reader{&client.Reader}, client} }
+
 // NewAccount sees an account through a client that spends. It paces nothing: its one caller does.
-func NewAccount(client *cloreapi.Client) *Account { return &Account{Reader{&client.Reader}, client} }
+func NewAccount(client *cloreapi.Client) *Account {
+	return &Account{*NewEnder(&client.Ender), client}
+}
 
 // Rentals reads my_orders. A row of unknown shape makes the whole answer an error: it could prove nothing. Errors may
 // be a *market.ThrottledError or a *market.KeyError.
@@ -161,8 +173,8 @@ func (a *Account) Create(ctx context.Context, r market.CreateRequest) market.Out
 }
 
 // Cancel sends cancel_order once.
-func (a *Account) Cancel(ctx context.Context, id int64, issue string) market.Outcome {
-	answer, err := a.spender.CancelOrder(ctx, id, issue)
+func (e *Ender) Cancel(ctx context.Context, id int64, issue string) market.Outcome {
+	answer, err := e.client.CancelOrder(ctx, id, issue)
 	if err == nil {
 		return market.Outcome{Verdict: market.Done, Reason: "code-0", Sent: true, Status: answer.Status}
 	}
