@@ -54,8 +54,12 @@ type Addresses struct {
 	PID              int    `json:"pid"`
 }
 
-// readyTimeout bounds the start.
-const readyTimeout = 60 * time.Second
+const (
+	// readyTimeout bounds the start.
+	readyTimeout = 60 * time.Second
+	// marketTimeout is how long the start waits for a first read of the market: asks are taken without it.
+	marketTimeout = 5 * time.Second
+)
 
 // Stack is everything, running.
 type Stack struct {
@@ -70,7 +74,7 @@ type Stack struct {
 	closers      run.Stack
 }
 
-// Up starts everything and returns when it is ready: asks are taken and the market has been read.
+// Up starts everything and returns when it is ready: asks are taken, and the market has been read unless it is away.
 func Up(ctx context.Context, c UpConfig) (*Stack, error) {
 	s := &Stack{}
 	if err := s.up(ctx, c); err != nil {
@@ -123,13 +127,13 @@ func (s *Stack) up(ctx context.Context, c UpConfig) (err error) {
 	s.closers.Push("admin", func(context.Context) error { admin.Close(); return nil })
 	s.Addresses.Admin = admin.Addr()
 
-	var started []wire.Service
+	started := map[string]wire.Service{}
 	for _, name := range services {
 		service, err := s.start(ctx, name, st, c.Version, passwords[name])
 		if err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}
-		started = append(started, service)
+		started[name] = service
 		switch name {
 		case wire.Order:
 			s.Addresses.GRPC, st.Order.GRPCAddress = service.Addr(), service.Addr()
@@ -139,9 +143,18 @@ func (s *Stack) up(ctx context.Context, c UpConfig) (err error) {
 			s.Addresses.HTTP = service.Addr()
 		}
 	}
-	for _, service := range started {
-		if err := untilReady(ctx, service); err != nil {
+	for _, name := range services {
+		timeout := readyTimeout
+		if name == wire.Pricewatch {
+			timeout = marketTimeout
+		}
+		err := untilReady(ctx, started[name], timeout)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil, name != wire.Pricewatch:
 			return err
+		default:
+			s.log.WarnContext(ctx, "the market cannot be read: asks are taken, and wait until it can", "error", err.Error())
 		}
 	}
 	return s.describe()
@@ -218,15 +231,15 @@ func (s *Stack) start(ctx context.Context, name string, st settings.Settings, ve
 	return service, service.Start(ctx)
 }
 
-func untilReady(ctx context.Context, service wire.Service) error {
-	deadline := time.Now().Add(readyTimeout)
+func untilReady(ctx context.Context, service wire.Service, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
 	for {
 		err := service.Ready()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not ready after %s: %w", readyTimeout, err)
+			return fmt.Errorf("not ready after %s: %w", timeout, err)
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
