@@ -80,7 +80,7 @@ func TestControl_SpendIsHeld(t *testing.T) {
 	if one.Order.State != "RUNNING" {
 		t.Fatalf("the first: %+v", one)
 	}
-	if two.Order.State != "REJECTED" || two.Failure.Code != "SPEND_CAP_EXCEEDED" || !strings.Contains(two.Failure.Message, "limits.spend_per_day: with this rental 1.1") || !strings.Contains(two.Failure.Message, "try again at ") {
+	if two.Order.State != "REJECTED" || two.Failure.Code != "SPEND_CAP_EXCEEDED" || !strings.Contains(two.Failure.Message, "limits.spend_per_day: with it 1.1") || !strings.Contains(two.Failure.Message, "try again at ") {
 		t.Errorf("the second: %+v", two)
 	}
 	if out, code := r.cli(t, "extend", one.OrderID, "3h"); code == 0 || !strings.Contains(out, "limits.spend_per_day") {

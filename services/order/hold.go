@@ -81,7 +81,12 @@ func (s *Service) watchReady(ctx context.Context) {
 	for ctx.Err() == nil {
 		state, err := s.journal.State(ctx)
 		if err == nil && s.world.Last() >= state.Last {
-			s.setFailure(nil)
+			s.mu.Lock()
+			unread := errors.Is(s.failure, errUnread)
+			s.mu.Unlock()
+			if unread {
+				s.setFailure(nil)
+			}
 			return
 		}
 		pause(ctx, 50*time.Millisecond)
@@ -113,15 +118,27 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 		return fmt.Errorf("claim the journal: %w", err)
 	default:
 		writer = claimed
+		if !s.ends.off() {
+			writer = exportsAhead{claimed, s.ends}
+		}
 		if err := s.world.Apply(journal.Record{Seq: writer.Epoch(), Subject: entry.Subject, Data: entry.Data, Time: time.Now()}); err != nil {
 			return err
 		}
 	}
+	s.ends.hold(true)
+	defer s.ends.hold(false)
 	// A call of this very process cannot be out any more: its holder waited for it.
 	wait := !released && before != s.engine.Holder
 	s.log.InfoContext(ctx, "holding the account", "account", s.engine.Account, "epoch", writer.Epoch(), "creates_wait", wait)
 	h := engine.NewHolder(s.engine, engine.Deps{
 		Log: s.log, World: s.world, Books: books{s.deps.Books}, Account: s.deps.Market, Box: s.deps.Box,
+		Waits: func(reason string) {
+			if reason == engine.WhyFull {
+				s.setFailure(fmt.Errorf("nothing is rented: %w", journal.ErrFull))
+			} else if claimed != nil {
+				s.setFailure(nil)
+			}
+		},
 		Remaining: held.Remaining, Dial: s.deps.Dial, Random: random,
 	}, writer, wait)
 	if claimed != nil {

@@ -31,11 +31,13 @@ import (
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/admit"
 	"github.com/renthook/renthook/services/internal/auth"
+	"github.com/renthook/renthook/services/internal/ends"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/engine"
 	"github.com/renthook/renthook/services/order/internal/ledger"
+	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/rpc"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
@@ -74,6 +76,7 @@ type Service struct {
 	engine  engine.Config
 	world   *world.World
 	journal *journal.Journal
+	ends    *exporter
 
 	listener net.Listener
 	server   *grpc.Server
@@ -86,6 +89,8 @@ type Service struct {
 	failure error
 }
 
+var errUnread = errors.New("the journal has not been read yet")
+
 // New wires the service and binds its listener.
 func New(c Config, d Deps) (*Service, error) {
 	if d.Log == nil {
@@ -94,12 +99,16 @@ func New(c Config, d Deps) (*Service, error) {
 	if d.Dial == nil {
 		d.Dial = (&net.Dialer{}).DialContext
 	}
-	s := &Service{config: c, deps: d, log: d.Log, failure: errors.New("the journal has not been read yet")}
+	s := &Service{config: c, deps: d, log: d.Log, failure: errUnread}
 	var err error
 	if s.engine, err = engineConfig(c, d.Box); err != nil {
 		return nil, err
 	}
 	s.world = world.New(s.engine.Account)
+	s.ends = &exporter{
+		path: c.Settings.Order.EndsFile, box: d.Box, log: d.Log, world: s.world, pending: map[string]*rental.Order{},
+		list: ends.List{Account: s.engine.Account, Key: c.Settings.KeyFingerprint(), By: s.engine.Holder},
+	}
 	s.journal = journal.Open(d.Bus.JetStream(), topology.Orders(s.engine.Account))
 	if s.listener, err = net.Listen("tcp", c.Settings.Order.GRPCAddress); err != nil {
 		return nil, fmt.Errorf("listen for gRPC on order.grpc_address: %w", err)
@@ -201,6 +210,9 @@ func (s *Service) Start(ctx context.Context) error {
 	s.stop = stop
 	s.work.Go(func() { s.follow(run) })
 	s.work.Go(func() { s.contend(run) })
+	if !s.ends.off() {
+		s.work.Go(func() { s.ends.run(run, s.Ready) })
+	}
 	s.work.Go(func() {
 		if err := s.server.Serve(s.listener); err != nil {
 			s.log.Error("the gRPC server ended", "error", err.Error())

@@ -53,6 +53,8 @@ type rig struct {
 	log      *slog.Logger
 	// dial reaches ssh ports; nil is the network.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// wrap stands between the service and the market; nil is nothing.
+	wrap func(market.Account) market.Account
 }
 
 // quick are settings under which a whole life takes seconds; every window keeps its place among the others.
@@ -116,8 +118,12 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	var account market.Account = clore.NewAccount(cloreapi.New(r.api()))
+	if r.wrap != nil {
+		account = r.wrap(account)
+	}
 	r.service, err = order.New(order.Config{Settings: r.settings}, order.Deps{
-		Log: r.log, Bus: r.bus, Box: box, Auth: clients.Authenticate, Market: clore.NewAccount(cloreapi.New(r.api())), Books: r.books, Dial: r.dial,
+		Log: r.log, Bus: r.bus, Box: box, Auth: clients.Authenticate, Market: account, Books: r.books, Dial: r.dial,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -312,7 +312,7 @@ var Scopes = []string{"orders:create", "orders:cancel", "rentals:cancel_any", "c
 // Events are the order events an endpoint can name.
 var Events = []string{
 	"accepted", "approval_requested", "waiting", "placing", "unconfirmed", "placed", "running", "cancelling", "cancelled",
-	"ended", "interrupted", "failed", "rejected", "extended", "expiring", "price_mismatch", "cancel_failed", "reported", "alarm", "halted", "resumed", "closed", "*",
+	"ended", "interrupted", "failed", "rejected", "extended", "extend_failed", "expiring", "price_mismatch", "cancel_failed", "reported", "alarm", "halted", "resumed", "closed", "*",
 }
 
 // chatEvents go to the Slack and Discord URLs of existing environments.

@@ -68,7 +68,16 @@ func (c *Resume) Run(ctx context.Context, s *cli.Streams) error {
 	if _, err := settled(ctx, orderv1.NewOrderServiceClient(conn), res.GetOperationId(), "asked, and not answered yet: look again with `renthook account`"); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(s.Out, "renting goes on")
+	a, err := controlv1.NewControlServiceClient(conn).GetAccount(ctx, &controlv1.GetAccountRequest{})
+	if err != nil {
+		return exit(err)
+	}
+	for _, h := range a.GetHalts() {
+		_, _ = fmt.Fprintf(s.Out, "still halted: %s, by %s\n", orAll(h.GetClient()), h.GetBy())
+	}
+	if len(a.GetHalts()) == 0 {
+		_, err = fmt.Fprintln(s.Out, "nothing is halted")
+	}
 	return err
 }
 

@@ -69,15 +69,16 @@ func brakes(ev *orderv1.OrderEvent) string {
 }
 
 var told = map[string]string{
-	"order.placed":      "placed, starting",
-	"order.running":     "running",
-	"order.failed":      "failed",
-	"order.cancelled":   "cancelled",
-	"order.rejected":    "rejected",
-	"order.interrupted": "ended by the market",
-	"order.ended":       "ended as planned",
-	"order.expiring":    "ending soon",
-	"order.extended":    "extended",
+	"order.placed":        "placed, starting",
+	"order.running":       "running",
+	"order.failed":        "failed",
+	"order.cancelled":     "cancelled",
+	"order.rejected":      "rejected",
+	"order.interrupted":   "ended by the market",
+	"order.ended":         "ended as planned",
+	"order.expiring":      "ending soon",
+	"order.extended":      "extended",
+	"order.extend_failed": "not extended",
 }
 
 func headline(ev *orderv1.OrderEvent) string {

@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/renthook/renthook/pkg/journal"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/money"
 	"github.com/renthook/renthook/services/order/internal/ledger"
@@ -14,6 +16,9 @@ import (
 
 // budgetsEvery is how often what is spent is compared with the limits.
 const budgetsEvery = time.Minute
+
+// waitsAfter is how long creates may wait without a word: a poll of the market may come late now and then.
+const waitsAfter = 20 * time.Second
 
 // warnPart is how much of a spending limit may be committed before it is told, percent.
 const warnPart = 80
@@ -28,7 +33,7 @@ func (h *Holder) alarm(ctx context.Context, name, text string) error {
 	err := h.append(ctx, fact{
 		client: "-", id: "-", event: "alarm", public: &orderv1.OrderEvent{Cause: &orderv1.Cause{Kind: "writer", By: name, Reason: text}},
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, journal.ErrFull) { // the log has it, and what follows must not wait for room
 		return err
 	}
 	h.alarms[name] = true
@@ -41,12 +46,15 @@ func (h *Holder) calm(name string) { delete(h.alarms, name) }
 func (h *Holder) tellFrozen(ctx context.Context, now time.Time) error {
 	why := h.frozen(now)
 	if why != h.waits {
-		if why == "" {
+		if h.waitsTold && why == "" {
 			h.deps.Log.InfoContext(ctx, "creates go on")
-		} else {
-			h.deps.Log.InfoContext(ctx, "creates wait", "reason", why)
 		}
-		h.waits = why
+		h.waits, h.waitsFrom, h.waitsTold = why, now, false
+		h.deps.Waits(why)
+	}
+	if why != "" && !h.waitsTold && now.Sub(h.waitsFrom) >= waitsAfter {
+		h.deps.Log.WarnContext(ctx, "creates wait", "reason", why)
+		h.waitsTold = true
 	}
 	for name, text := range map[string]string{"suspects": whySuspects, "unaccounted": whyUnaccounted} {
 		if why != text {

@@ -356,7 +356,7 @@ func (h *Holder) extend(ctx context.Context, c Command, name topology.Command, m
 	extra := world.Internal{Commands: []uint64{c.Seq}}
 	by, never, err := ask.ParseDuration(m.GetBy())
 	if err != nil || never {
-		return fault.New(fault.Invalid, "INVALID_ARGUMENT", "by must be a duration such as \"2h\"")
+		return fault.New(fault.Invalid, "INVALID_ARGUMENT", "by must be a duration such as \"2h\", not %q", ask.Echo(m.GetBy()))
 	}
 	if !h.config.Clients[name.Client].Create {
 		return fault.New(fault.Forbidden, "SCOPE_DENIED", "This client may not extend orders: give it the scope orders:create.")
@@ -372,6 +372,9 @@ func (h *Holder) extend(ctx context.Context, c Command, name topology.Command, m
 			return fault.New(fault.Invalid, "INVALID_ARGUMENT", "by: what it would cost is out of range")
 		}
 		ev.Refused = h.overLimit(o, *i, o.EndsAt.Add(by), now)
+	}
+	if why := h.halted(name.Client); why != "" {
+		ev.Refused = &rental.Failure{Code: "HALTED", Message: "Nothing was extended: " + why + ".", Retryable: true}
 	}
 	return h.decide(ctx, o, ev, extra)
 }

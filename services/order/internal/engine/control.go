@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/renthook/renthook/pkg/fault"
 	"github.com/renthook/renthook/pkg/journal"
 	controlv1 "github.com/renthook/renthook/proto/gen/renthook/control/v1"
+	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/rental"
+	"github.com/renthook/renthook/services/order/internal/view"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
 
@@ -22,25 +25,48 @@ func (h *Holder) halt(ctx context.Context, c Command, name topology.Command, m *
 	if !h.config.Clients[name.Client].Control {
 		return errControl
 	}
-	now := time.Now()
-	halt := world.Halt{Client: m.GetClient(), By: name.Client, Reason: m.GetReason(), Since: now, Close: m.GetClose()}
-	h.deps.World.Brake(halt)
+	if err := h.known(m.GetClient()); err != nil {
+		return err
+	}
+	halt := world.Halt{Client: m.GetClient(), By: name.Client, Reason: m.GetReason(), Since: time.Now(), Close: m.GetClose(), Seq: c.Seq}
+	if before := h.deps.World.Brake(halt); before != nil && before.Seq == c.Seq {
+		halt.Since = before.Since // the same command again: it could not be recorded
+		h.deps.World.Brake(halt)
+	}
 	op := operation(name, c.Seq, "", nil)
 	extra := world.Internal{Commands: []uint64{c.Seq}, Halt: &halt}
-	var err error
 	if halt.Close {
-		extra.Errand = &world.Errand{Operation: op, Client: name.Client, Kind: "close", Whose: halt.Client, Accepted: now}
-		err = h.append(ctx, fact{client: name.Client, id: "-", event: "halted", internal: extra, trace: c.Trace, public: commandEvent(name.Client, c.Seq, halt.Reason)})
-	} else {
-		err = h.settleAlone(ctx, "halted", name.Client, rental.Settlement{Operation: op}, nil, c.Trace, extra)
+		extra.Errand = &world.Errand{Operation: op, Client: name.Client, Kind: "close", Whose: halt.Client, Accepted: halt.Since}
 	}
-	if err != nil && !errors.Is(err, journal.ErrFull) {
+	err := h.controlled(ctx, "halted", c, op, halt.Client, halt.Reason, extra)
+	if !halt.Close || err != nil && !errors.Is(err, journal.ErrFull) {
 		return err
 	}
-	if !halt.Close {
+	return errors.Join(err, h.closeAll(ctx, name.Client, halt.Client, halt.Reason, halt.Since))
+}
+
+// known refuses a client that no order of this account can be of.
+func (h *Holder) known(client string) error {
+	if _, ok := h.config.Clients[client]; client != "" && !ok {
+		return fault.New(fault.Invalid, "INVALID_ARGUMENT", "client: no client %q belongs to account %s", client, h.config.Account)
+	}
+	return nil
+}
+
+// controlled records a halt or a resume. A halt that closes is settled later.
+func (h *Holder) controlled(ctx context.Context, event string, c Command, op rental.Operation, whose, reason string, extra world.Internal) error {
+	name, err := topology.ParseCommand(c.Subject)
+	if err != nil {
 		return err
 	}
-	return errors.Join(err, h.closeAll(ctx, name.Client, halt.Client, halt.Reason, now))
+	if whose != "" {
+		reason = strings.TrimSuffix("the orders of client "+whose+": "+reason, ": ")
+	}
+	ev := commandEvent(name.Client, c.Seq, reason)
+	if extra.Errand == nil {
+		ev.Settled = []*orderv1.Settlement{view.Settlement(rental.Settlement{Operation: op})}
+	}
+	return h.append(ctx, fact{client: name.Client, id: "-", event: event, internal: extra, trace: c.Trace, public: ev})
 }
 
 // closeAll wants the end of every order of a client, or of all, that was made before a moment.
@@ -107,8 +133,10 @@ func (h *Holder) resume(ctx context.Context, c Command, name topology.Command, m
 	if !h.config.Clients[name.Client].Control {
 		return errControl
 	}
-	op := operation(name, c.Seq, "", nil)
-	return h.settleAlone(ctx, "resumed", name.Client, rental.Settlement{Operation: op}, nil, c.Trace,
+	if err := h.known(m.GetClient()); err != nil {
+		return err
+	}
+	return h.controlled(ctx, "resumed", c, operation(name, c.Seq, "", nil), m.GetClient(), m.GetReason(),
 		world.Internal{Commands: []uint64{c.Seq}, Resume: &world.Resume{Client: m.GetClient()}})
 }
 

@@ -107,6 +107,8 @@ type Deps struct {
 	Box     *seal.Box
 	// Remaining is how long the lease surely lasts.
 	Remaining func() time.Duration
+	// Waits is told why no create may go out, empty when one may, whenever that changes; nil tells nobody.
+	Waits func(reason string)
 	// Dial reaches the ssh ports of rentals.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Ports gives random numbers for marker ports.

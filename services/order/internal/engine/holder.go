@@ -68,10 +68,14 @@ type Holder struct {
 	// fullUntil is when the journal, found full, may be tried with a create again; ending are orders whose end was
 	// wanted, and stopping rentals whose cancel was decided, while it could not be recorded.
 	fullUntil time.Time
-	ending    map[string]bool
-	stopping  map[int64]bool
-	// waits is why no create may go out, as it was told last.
-	waits string
+	// lost: some decision could not be recorded since intents without an outcome were last looked for.
+	lost     bool
+	ending   map[string]bool
+	stopping map[int64]bool
+	// waits is why no create may go out, since when, and whether it was told.
+	waits     string
+	waitsFrom time.Time
+	waitsTold bool
 	// alarms are those that were told and still hold.
 	alarms map[string]bool
 }
@@ -118,6 +122,9 @@ func NewHolder(c Config, d Deps, log Appender, waitCreates bool) *Holder {
 	now := time.Now()
 	if c.Zone == nil {
 		c.Zone = time.UTC
+	}
+	if d.Waits == nil {
+		d.Waits = func(string) {}
 	}
 	h := &Holder{
 		config: c, deps: d, log: log, pacer: pace.New(c.Pace, now), prover: prove.New(c.Prove),
@@ -246,11 +253,10 @@ func (h *Holder) loop(ctx context.Context) error {
 
 // tolerate lets the holder go on while the journal has no room: what can only stop spending is still done.
 func (h *Holder) tolerate(err error) error {
-	if !errors.Is(err, journal.ErrFull) {
-		return err
+	if errors.Is(err, journal.ErrFull) {
+		return nil
 	}
-	h.fullUntil = time.Now().Add(fullAgain)
-	return nil
+	return err
 }
 
 // recover makes intents without an outcome unconfirmed, those that the last writer left and those whose answer could not
@@ -276,7 +282,8 @@ func (h *Holder) step(ctx context.Context, now time.Time) error {
 		return h.evaluate(ctx, now)
 	}
 	h.tickAt = now.Add(tickEvery)
-	if !h.fullUntil.IsZero() {
+	if h.lost {
+		h.lost = false // set again by what still cannot be recorded
 		if err := h.recover(ctx); err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ const (
 func (h *Holder) frozen(now time.Time) string {
 	switch {
 	case now.Before(h.fullUntil):
-		return "the journal is full"
+		return WhyFull
 	case now.Before(h.createsFrom):
 		return "the last holder of the account did not let go: its last call must be over first"
 	case h.list.suspects > 0:

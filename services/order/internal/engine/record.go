@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/renthook/renthook/pkg/journal"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
+	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/view"
@@ -82,9 +84,13 @@ func (h *Holder) append(ctx context.Context, facts ...fact) error {
 		entries = append(entries, e)
 	}
 	first, _, err := h.log.Append(ctx, entries...)
+	if errors.Is(err, journal.ErrFull) {
+		h.foundFull(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("append to the journal of %s: %w", h.config.Account, err)
 	}
+	h.fullUntil = time.Time{}
 	for n, e := range entries {
 		r := journal.Record{Seq: first + uint64(n), Subject: e.Subject, Header: e.Header, Data: e.Data, Time: now}
 		if err := h.deps.World.Apply(r); err != nil {
@@ -92,6 +98,17 @@ func (h *Holder) append(ctx context.Context, facts ...fact) error {
 		}
 	}
 	return nil
+}
+
+// WhyFull is what is told while the journal has no room.
+const WhyFull = "the journal is full"
+
+// foundFull bars creates for a while, and says so once.
+func (h *Holder) foundFull(ctx context.Context) {
+	if h.fullUntil.IsZero() {
+		h.deps.Log.ErrorContext(ctx, "alarm", "alarm", "journal_full", "reason", WhyFull+": nothing is rented; what is to end is still ended. Make room or raise the stream's limit")
+	}
+	h.fullUntil = time.Now().Add(fullAgain)
 }
 
 // decide runs one event through the machine, records what it decides, and acts. extra goes into the same record.
@@ -136,22 +153,23 @@ func (h *Holder) decide(ctx context.Context, o *rental.Order, ev rental.Event, e
 // fullAgain is how long a full journal is not tried with a create.
 const fullAgain = 30 * time.Second
 
+// seenGone says that the newest list can be believed and shows no such live rental.
+func (h *Holder) seenGone(rentalID int64) bool {
+	return h.list.good && !slices.ContainsFunc(h.list.rentals.Rentals, func(r market.Rental) bool { return r.ID == rentalID && !r.Expired })
+}
+
 // unrecorded goes on with a decision that the journal had no room for: what only stops spending is done all the same,
 // and the decision is taken again later. The order stays as it was.
 func (h *Holder) unrecorded(ctx context.Context, next *rental.Order, effects []rental.Effect, extra world.Internal, err error) error {
-	if h.fullUntil.IsZero() {
-		h.deps.Log.ErrorContext(ctx, "alarm", "alarm", "journal_full", "reason", "the journal is full: nothing is rented; what is to end is still ended. Make room or raise the stream's limit", "error", err.Error())
-	}
-	h.fullUntil = time.Now().Add(fullAgain)
+	h.lost = true
 	if next.Wanted != nil {
 		h.ending[next.ID] = true
 	}
 	if i := next.HeldIntent(); i != nil && (next.State == rental.Cancelling || h.ending[next.ID]) {
-		h.stopping[i.RentalID] = true
 		effects = append(effects, rental.Cancel{RentalID: i.RentalID})
 	}
 	for _, e := range effects {
-		if c, ok := e.(rental.Cancel); ok {
+		if c, ok := e.(rental.Cancel); ok && !h.seenGone(c.RentalID) {
 			h.stopping[c.RentalID] = true
 			if err := h.act(ctx, next, []rental.Effect{c}); err != nil {
 				return err

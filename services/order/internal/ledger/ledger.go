@@ -234,7 +234,7 @@ func (o *Over) Text(whose string) string {
 	if o.Setting == "burn_per_hour" {
 		unit = "USD per hour"
 	}
-	text := fmt.Sprintf("%s%s: with this rental %s %s would be committed, the limit is %s; ", whose, o.Setting, money.Cents(o.Sum), unit, money.Cents(o.Limit))
+	text := fmt.Sprintf("%s%s: with it %s %s would be committed, the limit is %s; ", whose, o.Setting, money.Cents(o.Sum), unit, money.Cents(o.Limit))
 	if o.Again.IsZero() {
 		return text + "cancel one, wait for one to end, or raise the limit"
 	}

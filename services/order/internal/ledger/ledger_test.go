@@ -110,12 +110,12 @@ func TestPasses(t *testing.T) {
 	}{
 		{name: "nothing limited", order: &next, intent: i, ends: 100 * time.Hour},
 		{name: "burn holds two", limits: ledger.Limits{BurnPerHour: dec("2.10")}, order: &next, intent: i, ends: time.Hour},
-		{name: "burn does not hold two", limits: ledger.Limits{BurnPerHour: dec("2.0999")}, order: &next, intent: i, ends: time.Hour, want: "limits.burn_per_hour: with this rental 2.10 USD per hour would be committed, the limit is 2.0999; cancel one"},
+		{name: "burn does not hold two", limits: ledger.Limits{BurnPerHour: dec("2.0999")}, order: &next, intent: i, ends: time.Hour, want: "limits.burn_per_hour: with it 2.10 USD per hour would be committed, the limit is 2.0999; cancel one"},
 		{name: "the day holds it", limits: ledger.Limits{SpendPerDay: dec("3.35")}, order: &next, intent: i, ends: time.Hour},
-		{name: "the day does not", limits: ledger.Limits{SpendPerDay: dec("3.34")}, order: &next, intent: i, ends: time.Hour, want: "limits.spend_per_day: with this rental 3.35 USD would be committed, the limit is 3.34; try again at 2026-11-25T00:00:00Z"},
-		{name: "the month does not", limits: ledger.Limits{SpendPerDay: dec("100"), SpendPerMonth: dec("3.34")}, order: &next, intent: i, ends: time.Hour, want: "limits.spend_per_month: with this rental 3.35 USD would be committed, the limit is 3.34; try again at 2026-12-01T00:00:00Z"},
+		{name: "the day does not", limits: ledger.Limits{SpendPerDay: dec("3.34")}, order: &next, intent: i, ends: time.Hour, want: "limits.spend_per_day: with it 3.35 USD would be committed, the limit is 3.34; try again at 2026-11-25T00:00:00Z"},
+		{name: "the month does not", limits: ledger.Limits{SpendPerDay: dec("100"), SpendPerMonth: dec("3.34")}, order: &next, intent: i, ends: time.Hour, want: "limits.spend_per_month: with it 3.35 USD would be committed, the limit is 3.34; try again at 2026-12-01T00:00:00Z"},
 		{name: "a recorded intent counts once", limits: ledger.Limits{SpendPerDay: dec("3.25"), BurnPerHour: dec("1.05")}, order: live, intent: live.Intents[0], ends: 2 * time.Hour},
-		{name: "a recorded intent counts with its new end", limits: ledger.Limits{SpendPerDay: dec("3.24")}, order: live, intent: live.Intents[0], ends: 2 * time.Hour, want: "limits.spend_per_day: with this rental 3.25 USD would be committed, the limit is 3.24; try again at"},
+		{name: "a recorded intent counts with its new end", limits: ledger.Limits{SpendPerDay: dec("3.24")}, order: live, intent: live.Intents[0], ends: 2 * time.Hour, want: "limits.spend_per_day: with it 3.25 USD would be committed, the limit is 3.24; try again at"},
 		{name: "what cannot be reckoned is over", limits: ledger.Limits{SpendPerDay: dec("3")}, order: &next, intent: rental.Intent{PerDay: dec("9000000000000000000"), USDRate: dec("9000000000000000000")}, ends: time.Hour, want: "limits.spend_per_day: what is spent cannot be reckoned"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

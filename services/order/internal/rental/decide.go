@@ -597,7 +597,7 @@ func (d *decision) extendAsked(ev ExtendAsked) error {
 	}
 	s := Settlement{Operation: ev.Operation, Failure: f}
 	if f != nil {
-		d.record("extended", "command", d.o.Client, "not moved: "+f.Message, s)
+		d.record("extend_failed", "command", d.o.Client, f.Message, s)
 		return nil
 	}
 	d.o.Ask.Duration += ev.By

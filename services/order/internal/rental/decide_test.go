@@ -156,7 +156,7 @@ func TestEdges(t *testing.T) {
 		{name: "extended twice by one command", before: append(running, later), event: later, state: rental.Running},
 		{name: "extended past its old end", before: append(running, later), event: step{24*time.Hour + minute, rental.Tick{}}, state: rental.Running, record: "expiring"},
 		{name: "extended, over a limit", before: append(running, step{23 * time.Hour, rental.ExtendAsked{Operation: extendOp("e"), By: 2 * time.Hour, Refused: &rental.Failure{Code: "X"}}}), event: step{24*time.Hour + minute, rental.Tick{}}, state: rental.Cancelling, record: "cancelling", act: rental.Cancel{RentalID: 101}},
-		{name: "extended while it ends", before: append(running, cancelled), event: later, state: rental.Cancelling, record: "extended"},
+		{name: "extended while it ends", before: append(running, cancelled), event: later, state: rental.Cancelling, record: "extend_failed"},
 
 		{name: "barred by a limit", before: []step{accept}, event: step{time.Second, barred}, state: rental.Rejected, record: "rejected"},
 		{name: "barred by a limit, patient", order: change(patient), before: []step{accept}, event: step{time.Second, barred}, state: rental.Waiting, record: "waiting"},

@@ -44,6 +44,8 @@ type Halt struct {
 	Since  time.Time `json:"since"`
 	// Close: what was rented was ended too.
 	Close bool `json:"close,omitempty"`
+	// Seq in COMMANDS of the command that asked.
+	Seq uint64 `json:"seq,omitempty"`
 }
 
 // Resume lifts the halt of a client, or of the account.
@@ -258,11 +260,16 @@ func (w *World) Keep(o *rental.Order) {
 	w.put(o)
 }
 
-// Brake makes a halt stand before its record does: what can only stop spending need not wait for the journal.
-func (w *World) Brake(h Halt) {
+// Brake makes a halt stand before its record does: what can only stop spending need not wait for the journal. It returns
+// the one that stood in its place.
+func (w *World) Brake(h Halt) (before *Halt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if b, ok := w.halts[h.Client]; ok {
+		before = &b
+	}
 	w.halts[h.Client] = h
+	return before
 }
 
 // Halted is the halt under which a client's orders stand: the account's, else its own; nil when there is none.
