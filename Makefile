@@ -65,6 +65,10 @@ generated: gen ## Generated code is committed as generated
 vectors: ## Stock libraries of other languages verify our callbacks
 	tools/vectors/run
 
+.PHONY: rows
+rows: ## Which test holds which failure, and the failures that none holds
+	tools/rows/run
+
 .PHONY: bench
 bench: ## Print ratios and speeds, measured in one run
 	GOWORK=off go -C tools/bench run .

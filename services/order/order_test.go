@@ -48,6 +48,7 @@ func TestOrder_RentsTheRightOneAndRuns(t *testing.T) {
 
 // The market applies the create, or not, and says something else. Whatever it says, one rental of ours is at rest, it is
 // adopted, no other server was asked, and a human's rental of the same second is left alone.
+// row:30 row:31 row:33 row:35 row:36 row:38 row:42 row:50
 func TestOrder_OneRentalWhateverTheMarketAnswers(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -57,6 +58,11 @@ func TestOrder_OneRentalWhateverTheMarketAnswers(t *testing.T) {
 		"503 after applying":            `{"create_order":[{"status":503,"body":""}]}`,
 		"504 after applying":            `{"create_order":[{"status":504,"body":"<html>"}]}`,
 		"520 after applying":            `{"create_order":[{"status":520,"body":"error code: 520"}]}`,
+		"timeout after applying":        `{"create_order":[{"delay_ms":5000}]}`,
+		"half an answer after applying": `{"create_order":[{"body":"{\"co"}]}`,
+		"rented by ourselves":           `{"create_order":[{"error":"server-already-rented"}]}`,
+		"our own bid":                   `{"create_order":[{"error":"you_already_have_spot_order"}]}`,
+		"a word nobody knows":           `{"create_order":[{"error":"something-new"}]}`,
 		"code 1 after applying":         `{"create_order":[{"status":500,"code":1}]}`,
 		"code 5 after applying":         `{"create_order":[{"status":429,"code":5}]}`,
 		"applied late":                  `{"create_order":[{"drop":"before","apply_after_ms":600}]}`,
@@ -64,6 +70,9 @@ func TestOrder_OneRentalWhateverTheMarketAnswers(t *testing.T) {
 		"list empty for three reads":    `{"my_orders":[{"empty":true,"repeat":3}]}`,
 		"list is HTML for three reads":  `{"my_orders":[{"status":200,"body":"<html>","repeat":3}]}`,
 		"list is code 1 for some reads": `{"my_orders":[{"status":500,"code":1,"repeat":4}]}`,
+		"list is code 5 for some reads": `{"my_orders":[{"status":429,"code":5,"repeat":2}]}`,
+		"list is stale for some reads":  `{"my_orders":[{"stale_ms":600000,"repeat":4}]}`,
+		"list is cut for some reads":    `{"my_orders":[{"truncate":1,"repeat":4}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -100,6 +109,7 @@ func (r *rig) humanRents() {
 	r.t.Fatal("no free RTX 3090 in the simulator")
 }
 
+// row:32
 func TestOrder_CodeZeroThatNeverAppearsIsAbsentOnlyAfterTheWindow(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -120,6 +130,7 @@ func TestOrder_CodeZeroThatNeverAppearsIsAbsentOnlyAfterTheWindow(t *testing.T) 
 	r.atRest(1)
 }
 
+// row:41
 func TestOrder_RefusalsGoOnToTheNextServer(t *testing.T) {
 	t.Parallel()
 	for name, step := range map[string]string{
@@ -143,6 +154,7 @@ func TestOrder_RefusalsGoOnToTheNextServer(t *testing.T) {
 	}
 }
 
+// row:43 row:51
 func TestOrder_WalletEmptyAndKeyRefusedFail(t *testing.T) {
 	t.Parallel()
 	for step, code := range map[string]string{
@@ -181,6 +193,7 @@ func (r *rig) cancel(key, ref string) string {
 	return r.command("local", "cancel", key, &orderv1.CancelOrder{OrderId: ref, Reason: "no longer needed"})
 }
 
+// row:47
 func TestOrder_CancelIsRepeatedUntilTheEndIsProved(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -196,6 +209,7 @@ func TestOrder_CancelIsRepeatedUntilTheEndIsProved(t *testing.T) {
 	}
 }
 
+// row:48
 func TestOrder_CancelWhileTheCreateIsUnknown(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -238,6 +252,7 @@ func TestOrder_CancelThatArrivesBeforeItsCreate(t *testing.T) {
 	}
 }
 
+// row:49
 func TestOrder_AnotherClientsOrderIsNotFound(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -258,6 +273,7 @@ func TestOrder_AnotherClientsOrderIsNotFound(t *testing.T) {
 }
 
 // A client with leave to end any rental ends a human's; nothing automatic does.
+// row:50
 func TestOrder_CancelsAHumansRentalOnlyWhenAsked(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -307,6 +323,7 @@ func TestOrder_AnUnknownNumberIsEchoedAsSent(t *testing.T) {
 	}
 }
 
+// row:45
 func TestOrder_TwoEndTogetherAndAThirdIsUnconfirmed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -330,6 +347,7 @@ func TestOrder_TwoEndTogetherAndAThirdIsUnconfirmed(t *testing.T) {
 	r.atRest(2)
 }
 
+// row:46
 func TestOrder_TheOnlyRentalIsOutbid(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -347,6 +365,7 @@ func TestOrder_TheOnlyRentalIsOutbid(t *testing.T) {
 }
 
 // Nobody knows whether an outbid rental is closed or waits in the queue: here it waits, and its bid is withdrawn.
+// row:46
 func TestOrder_OutbidAndStillListed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{Switches: cloresim.Switches{OutbidEnding: "queued"}})
@@ -357,6 +376,7 @@ func TestOrder_OutbidAndStillListed(t *testing.T) {
 	r.atRest(0)
 }
 
+// row:44
 func TestOrder_BootDeadlineEndsItAndTakesAnother(t *testing.T) {
 	t.Parallel()
 	st := quick()
@@ -384,6 +404,7 @@ func TestOrder_EveryOrderEnds(t *testing.T) {
 	r.atRest(0)
 }
 
+// row:53
 func TestOrder_LimitsHoldUnderAFlood(t *testing.T) {
 	t.Parallel()
 	st := quick()

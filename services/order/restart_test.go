@@ -24,6 +24,7 @@ import (
 )
 
 // A process that stops while its create's outcome is unknown leaves an intent; the next one resolves it by reading.
+// row:8
 func TestOrder_ARestartResolvesWhatWasInFlight(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -54,6 +55,7 @@ func TestOrder_ARestartResolvesWhatWasInFlight(t *testing.T) {
 }
 
 // A consumer that starts over delivers every command again: nothing is done again.
+// row:8 row:9
 func TestOrder_ReplayedCommandsDoNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -77,6 +79,7 @@ func TestOrder_ReplayedCommandsDoNothing(t *testing.T) {
 
 // A command that was acknowledged and has no record, as after a crash that moved the consumer's position on, is driven
 // by the sweep alone.
+// row:10
 func TestOrder_TheSweepDrivesWhatTheConsumerSkipped(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -99,6 +102,7 @@ func TestOrder_TheSweepDrivesWhatTheConsumerSkipped(t *testing.T) {
 	r.atRest(1)
 }
 
+// row:21
 func TestOrder_BodiesThatMakeNoSenseAreAnswered(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
@@ -301,6 +305,7 @@ func TestOrder_UnprobedIsSaidAndNotEnded(t *testing.T) {
 }
 
 // While the broker is away nothing is decided; when it is back, everything goes on.
+// row:14
 func TestOrder_TheBrokerComesBack(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, quick(), cloresim.Config{})
