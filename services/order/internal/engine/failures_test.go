@@ -1,0 +1,204 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/renthook/renthook/pkg/seal"
+	"github.com/renthook/renthook/pkg/secret"
+	"github.com/renthook/renthook/services/internal/market"
+	"github.com/renthook/renthook/services/order/internal/engine"
+	"github.com/renthook/renthook/services/order/internal/rental"
+)
+
+// quiet is an installation over a market that neither lies nor fails, not yet booted.
+func quiet(t *testing.T) *rig {
+	t.Helper()
+	box, err := seal.New(secret.New(strings.Repeat("k", 40)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, rng: rand.New(rand.NewPCG(1, 2)), config: simConfig(), market: newLiar(rand.New(rand.NewPCG(1, 3))), store: &store{}, box: box}
+	r.market.lying = false
+	return r
+}
+
+// over ends the process, as a test in a bubble must.
+func (r *rig) over() {
+	r.crash()
+	r.running.Wait()
+}
+
+// orderOf is the order of a create by its key; nil when there is none.
+func (r *rig) orderOf(key string) *rental.Order {
+	r.mu.Lock()
+	w := r.world
+	r.mu.Unlock()
+	return w.Find("local", "op_order-create_"+key)
+}
+
+// A thousand commands at once, and more for hours, against limits by the hour, the day and what burns: no hour holds more
+// orders or creates than it may, whatever the market refuses, and every command is answered.
+// row:53 row:54
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := quiet(t)
+		c := &r.config
+		c.OrdersPerHour, c.CreatesPerHour, c.MaxDuration, c.PlaceDeadline = 10, 8, 15*time.Minute, 2*time.Hour
+		c.Limits.SpendPerDay, c.Limits.BurnPerHour = dec("6"), dec("1.2")
+		r.market.lying = true // refusals make further creates
+		r.boot()
+		for n := range 1000 {
+			r.publish("create", fmt.Sprint("k", n), `{"gpu":"RTX 4090","max_price":"0.6"}`)
+		}
+		for n := range 24 {
+			time.Sleep(10 * time.Minute)
+			for i := range 20 {
+				r.publish("create", fmt.Sprint("later", n, "-", i), `{"gpu":"RTX 4090","max_price":"0.6"}`)
+			}
+		}
+		r.market.mu.Lock()
+		r.market.lying = false
+		r.market.mu.Unlock()
+		time.Sleep(3 * time.Hour)
+		out := r.check()
+		var asked []time.Time
+		for _, o := range r.world.Orders() {
+			for _, i := range o.Intents {
+				asked = append(asked, i.At)
+			}
+		}
+		if out.Creates <= c.CreatesPerHour || len(asked) < out.Creates || out.Orders != 1480 {
+			t.Errorf("%d creates, %d intents, %d orders: the limits were not tried", out.Creates, len(asked), out.Orders)
+		}
+		for _, from := range asked {
+			n := 0
+			for _, at := range asked {
+				if !at.Before(from) && at.Sub(from) < time.Hour {
+					n++
+				}
+			}
+			if n > c.CreatesPerHour {
+				t.Errorf("%d creates in the hour from %s", n, from)
+			}
+		}
+		r.over()
+	})
+}
+
+// busyMarket answers "too many requests" for a while.
+type busyMarket struct {
+	*liar
+	mu    sync.Mutex
+	until time.Time
+	calls []time.Time
+}
+
+func (b *busyMarket) Rentals(ctx context.Context, ended bool) (market.Rentals, error) {
+	b.mu.Lock()
+	b.calls = append(b.calls, time.Now())
+	busy := time.Now().Before(b.until)
+	b.mu.Unlock()
+	if busy {
+		return market.Rentals{}, &market.ThrottledError{Endpoint: "my_orders"}
+	}
+	return b.liar.Rentals(ctx, ended)
+}
+
+// Code 5 for half an hour is met with ever fewer calls, not with more; afterwards all goes on.
+// row:37
+func TestTooManyRequests(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := quiet(t)
+		r.config.PlaceDeadline = 2 * time.Hour
+		b := &busyMarket{liar: r.market, until: time.Now().Add(30 * time.Minute)}
+		r.account = b
+		r.boot()
+		r.publish("create", "k", `{"gpu":"RTX 4090","max_price":"0.6"}`)
+		time.Sleep(30 * time.Minute)
+		b.mu.Lock()
+		calls := len(b.calls)
+		for n := 1; n < calls; n++ {
+			if gap := b.calls[n].Sub(b.calls[n-1]); n > 8 && gap < 30*time.Second {
+				t.Errorf("call %d of the storm came %s after the last", n, gap)
+			}
+		}
+		b.mu.Unlock()
+		if calls < 10 || r.market.creates != 0 {
+			t.Errorf("%d reads and %d creates in the storm", calls, r.market.creates)
+		}
+		time.Sleep(20 * time.Minute)
+		if o := r.orderOf("k"); o == nil || o.State != rental.Running {
+			t.Errorf("after the storm: %s", show(o))
+		}
+		r.check()
+		r.over()
+	})
+}
+
+// staleBooks are books that are old for a while.
+type staleBooks struct {
+	engine.Books
+	until time.Time
+}
+
+func (s *staleBooks) Fresh(now time.Time) bool { return !now.Before(s.until) }
+
+// While the marketplace cannot be read nothing is rented from what it showed before; orders wait, within their deadline.
+// row:52
+func TestTheMarketIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := quiet(t)
+		r.books = &staleBooks{Books: r.market, until: time.Now().Add(time.Hour)}
+		r.boot()
+		r.publish("create", "early", `{"gpu":"RTX 4090","max_price":"0.6"}`)
+		time.Sleep(45 * time.Minute)
+		r.publish("create", "late", `{"gpu":"RTX 4090","max_price":"0.6"}`)
+		time.Sleep(15*time.Minute - time.Second)
+		if r.market.creates != 0 {
+			t.Errorf("%d creates from an old book", r.market.creates)
+		}
+		time.Sleep(10 * time.Minute)
+		if o := r.orderOf("early"); o == nil || o.Failure == nil || o.Failure.Code != "PLACE_DEADLINE" {
+			t.Errorf("the one whose deadline passed: %s", show(o))
+		}
+		if o := r.orderOf("late"); o == nil || o.State != rental.Running {
+			t.Errorf("the one that could wait: %s", show(o))
+		}
+		r.check()
+		r.over()
+	})
+}
+
+// A command that breaks its handler is answered and left behind; the next is carried out.
+// row:21
+func TestPoison(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := quiet(t)
+		r.box = nil // sealing breaks, as a defect of ours might
+		r.config.SSHKey = "ssh-ed25519 AAAA"
+		r.boot()
+		r.publish("create", "poison", `{"gpu":"RTX 4090","env":{"A":"b"}}`)
+		r.publish("create", "good", `{"gpu":"RTX 4090"}`)
+		time.Sleep(10 * time.Minute)
+		op, ok := r.world.Operation("local", "op_order-create_poison")
+		if !ok || !op.Done || op.Failure == nil || op.Failure.Code != "INTERNAL" {
+			t.Errorf("the poison: %v, %+v", ok, op)
+		}
+		if o := r.orderOf("good"); o == nil || o.State != rental.Running {
+			t.Errorf("the next: %s", show(o))
+		}
+		r.check()
+		r.over()
+	})
+}
