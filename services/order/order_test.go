@@ -209,6 +209,19 @@ func TestOrder_CancelIsRepeatedUntilTheEndIsProved(t *testing.T) {
 	}
 }
 
+// A cancel that an outage delayed is sent again as soon as the market answers, not when its own patience ends.
+func TestOrder_ACancelIsSentAgainWhenTheMarketIsBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	o := r.operation("local", r.create("k", "RTX 4090", "2"), "the order to run", settled).GetOrder()
+	r.script(`{"cancel_order":[{"status":502,"apply":false}],"my_orders":[{"status":502,"repeat":3}]}`)
+	begun := time.Now()
+	r.operation("local", r.cancel("c", o.GetId()), "the cancel to settle", settled)
+	if took := time.Since(begun); took > 7*time.Second {
+		t.Errorf("the cancel settled after %s: it waited for its own repeat", took)
+	}
+}
+
 // row:48
 func TestOrder_CancelWhileTheCreateIsUnknown(t *testing.T) {
 	t.Parallel()

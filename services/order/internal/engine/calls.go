@@ -299,6 +299,12 @@ func (h *Holder) createAnswered(ctx context.Context, r result, now time.Time) er
 
 // read takes one readable list: what it proves is decided, and what nothing wants is cancelled.
 func (h *Holder) read(ctx context.Context, r market.Rentals) error {
+	if h.readsFailed > 0 {
+		// The market is back: what was to end has waited long enough.
+		for _, a := range h.cancels {
+			a.n, a.due = 0, r.Began
+		}
+	}
 	h.sweepAt, h.readsFailed, h.readFrom = r.Began.Add(h.config.SweepInterval), 0, time.Time{}
 	res := h.prover.Read(r, h.deps.World.Orders())
 	h.list = list{rentals: r, good: res.Good, vouched: res.Vouched, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects), orphans: len(res.Orphans)}
