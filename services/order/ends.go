@@ -42,11 +42,17 @@ type exporter struct {
 	mu sync.Mutex
 	// holding: this process writes the journal, and its list stands over any other.
 	holding bool
-	// pending are orders as they are about to be recorded.
-	pending map[string]*rental.Order
+	// pending are entries, by order, that were written before their record and are not in the world yet.
+	pending map[string]pendingEnd
 	// wrote is what this process wrote last; failed that it could not, and that this was told.
 	wrote  ends.List
 	failed bool
+}
+
+// pendingEnd is in the world once its order has the revision.
+type pendingEnd struct {
+	ends.End
+	revision uint64
 }
 
 // off says that no list is kept.
@@ -78,7 +84,7 @@ func (x *exporter) hold(holding bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.holding = holding; holding {
-		x.pending = map[string]*rental.Order{}
+		x.pending = map[string]pendingEnd{}
 	}
 }
 
@@ -110,23 +116,30 @@ func (x *exporter) ahead(ctx context.Context, now time.Time, orders ...*rental.O
 	defer x.mu.Unlock()
 	lacks := false
 	for _, o := range orders {
-		x.pending[o.ID] = o
 		e, bills := endOf(o)
-		lacks = lacks || bills && !x.covers(e)
+		if !bills {
+			continue
+		}
+		if known := x.world.Order(o.ID); known == nil || !covers(known, e) {
+			x.pending[o.ID] = pendingEnd{e, o.Revision}
+		}
+		n, found := slices.BinarySearchFunc(x.wrote.Ends, e, byOrder)
+		lacks = lacks || !found || !notSooner(x.wrote.Ends[n], e)
 	}
 	if lacks {
 		x.write(ctx, x.current(), now)
 	}
 }
 
-// covers says that the file has an entry, and that it ends no sooner there.
-func (x *exporter) covers(e ends.End) bool {
-	n, found := slices.BinarySearchFunc(x.wrote.Ends, e, byOrder)
-	if !found || x.wrote.Ends[n].Attempt != e.Attempt {
-		return false
-	}
-	have := x.wrote.Ends[n].End
-	return have.IsZero() || !e.End.IsZero() && !have.Before(e.End)
+// covers says that what is known of an order has an entry of it, or one that ends later.
+func covers(known *rental.Order, e ends.End) bool {
+	have, bills := endOf(known)
+	return bills && notSooner(have, e)
+}
+
+// notSooner says that an entry is of the same attempt as another, and ends no sooner.
+func notSooner(have, e ends.End) bool {
+	return have.Attempt == e.Attempt && (have.End.IsZero() || !e.End.IsZero() && !have.End.Before(e.End))
 }
 
 // unrecorded forgets orders that surely were not recorded.
@@ -160,24 +173,20 @@ func (x *exporter) write(ctx context.Context, l []ends.End, now time.Time) {
 // current is what may bill, sorted.
 func (x *exporter) current() []ends.End {
 	out := []ends.End{}
-	add := func(o *rental.Order) {
-		if e, bills := endOf(o); bills {
-			out = append(out, e)
-		}
-	}
 	for id, p := range x.pending {
-		switch o := x.world.Order(id); {
-		case o == nil:
-			add(p)
-		case o.Revision >= p.Revision:
+		if o := x.world.Order(id); o != nil && o.Revision >= p.revision {
 			delete(x.pending, id)
+		} else {
+			out = append(out, p.End)
 		}
 	}
 	for _, o := range x.world.Live() {
-		if p := x.pending[o.ID]; p != nil {
-			o = p
+		if _, ahead := x.pending[o.ID]; ahead {
+			continue
 		}
-		add(o)
+		if e, bills := endOf(o); bills {
+			out = append(out, e)
+		}
 	}
 	slices.SortFunc(out, byOrder)
 	return out

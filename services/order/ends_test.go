@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func newShelf(t fataler, dir string) *shelf {
 	}
 	s := &shelf{recorded: map[string]*rental.Order{}, check: func() {}}
 	s.exporter = &exporter{
-		path: filepath.Join(dir, "ends.sealed"), box: box, log: slog.New(slog.NewJSONHandler(&s.logged, nil)), world: world.New("main"), pending: map[string]*rental.Order{},
+		path: filepath.Join(dir, "ends.sealed"), box: box, log: slog.New(slog.NewJSONHandler(&s.logged, nil)), world: world.New("main"), pending: map[string]pendingEnd{},
 		list: ends.List{Account: "main", Key: "fingerprint", By: "order-1"},
 	}
 	s.hold(true)
@@ -154,9 +155,11 @@ func TestEnds_CoverTheJournal(t *testing.T) {
 			if l, err := ends.Read(s.path, s.box); err == nil {
 				have = l.Ends
 			}
-			file := exporter{wrote: ends.List{Ends: have}}
 			for _, o := range s.recorded {
-				if e, bills := endOf(o); bills && !file.covers(e) {
+				listed := func(h ends.End) bool {
+					return h.Order == o.ID && h.Attempt == o.Current().Number && (h.End.IsZero() || !o.EndsAt.IsZero() && !h.End.Before(o.EndsAt))
+				}
+				if e, bills := endOf(o); bills && !slices.ContainsFunc(have, listed) {
 					t.Fatalf("the journal has %+v; the file %+v", e, have)
 				}
 			}

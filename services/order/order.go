@@ -37,7 +37,6 @@ import (
 	"github.com/renthook/renthook/services/internal/topology"
 	"github.com/renthook/renthook/services/order/internal/engine"
 	"github.com/renthook/renthook/services/order/internal/ledger"
-	"github.com/renthook/renthook/services/order/internal/rental"
 	"github.com/renthook/renthook/services/order/internal/rpc"
 	"github.com/renthook/renthook/services/order/internal/world"
 )
@@ -106,7 +105,7 @@ func New(c Config, d Deps) (*Service, error) {
 	}
 	s.world = world.New(s.engine.Account)
 	s.ends = &exporter{
-		path: c.Settings.Order.EndsFile, box: d.Box, log: d.Log, world: s.world, pending: map[string]*rental.Order{},
+		path: c.Settings.Order.EndsFile, box: d.Box, log: d.Log, world: s.world, pending: map[string]pendingEnd{},
 		list: ends.List{Account: s.engine.Account, Key: c.Settings.KeyFingerprint(), By: s.engine.Holder},
 	}
 	s.journal = journal.Open(d.Bus.JetStream(), topology.Orders(s.engine.Account))
