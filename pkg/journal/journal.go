@@ -83,6 +83,8 @@ type Entry struct {
 type State struct {
 	// First and Last sequence; First is Last+1 when the journal is empty.
 	First, Last uint64
+	// Bytes it holds, and may hold at most; MaxBytes is zero without a bound.
+	Bytes, MaxBytes uint64
 	// Created is when the stream was made: another time is another journal.
 	Created time.Time
 }
@@ -109,6 +111,7 @@ func (j *Journal) State(ctx context.Context) (State, error) {
 	info := stream.CachedInfo()
 	return State{
 		First: max(info.State.FirstSeq, 1), Last: info.State.LastSeq, Created: info.Created,
+		Bytes: info.State.Bytes, MaxBytes: uint64(max(info.Config.MaxBytes, 0)),
 	}, nil
 }
 

@@ -132,6 +132,7 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 	s.log.InfoContext(ctx, "holding the account", "account", s.engine.Account, "epoch", writer.Epoch(), "creates_wait", wait)
 	h := engine.NewHolder(s.engine, engine.Deps{
 		Log: s.log, World: s.world, Books: books{s.deps.Books}, Account: s.deps.Market, Box: s.deps.Box,
+		Room: func() bool { return !s.tight.Load() },
 		Waits: func(reason string) {
 			if reason == engine.WhyFull {
 				s.setFailure(fmt.Errorf("nothing is rented: %w", journal.ErrFull))
@@ -176,6 +177,9 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 
 // fullAgain is how long a holder that could not claim a full journal holds before it tries again.
 const fullAgain = time.Minute
+
+// fullPart is how much of the journal may be used before nothing more is rented, percent.
+const fullPart = 80
 
 // fullJournal takes the place of the writer while the journal has no room.
 type fullJournal struct{ last uint64 }
@@ -247,6 +251,9 @@ func (s *Service) sweep(ctx context.Context, h *engine.Holder) {
 				}
 				next[commands] = from
 			}
+		}
+		if state, err := s.journal.State(ctx); err == nil {
+			s.tight.Store(state.MaxBytes > 0 && state.Bytes > state.MaxBytes/100*fullPart)
 		}
 		if info, err := s.commandsInfo(ctx); err == nil {
 			s.world.Prune(time.Now(), info.State.FirstSeq)

@@ -16,6 +16,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -83,6 +84,9 @@ type Service struct {
 
 	stop context.CancelFunc
 	work sync.WaitGroup
+
+	// tight says that the journal is nearly full.
+	tight atomic.Bool
 
 	mu      sync.Mutex
 	failure error

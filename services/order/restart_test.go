@@ -317,3 +317,58 @@ func TestOrder_TheBrokerComesBack(t *testing.T) {
 	r.operation("local", r.create("k2", "RTX 4090", "2"), "another order to run", inState(orderv1.Order_RUNNING))
 	r.atRest(1)
 }
+
+// room gives the journal so many bytes more than it holds.
+func (r *rig) room(more func(held int64) int64) {
+	r.t.Helper()
+	name := topology.Orders("main")
+	stream, err := r.bus.JetStream().Stream(r.t.Context(), name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	info, err := stream.Info(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c := info.Config
+	c.MaxBytes = more(int64(info.State.Bytes))
+	if _, err := r.bus.JetStream().UpdateStream(r.t.Context(), c); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// A nearly full journal rents nothing more; a full one still ends what is to end; and with room everything is caught up.
+func TestOrder_JournalWithoutRoom(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	first := r.create("k", "RTX 4090", "2")
+	r.operation("local", first, "the first to run", settled)
+
+	for n := range 20 { // so that a fifth of it is room for some records
+		r.operation("local", r.create(fmt.Sprint("none", n), "RTX 9999", "2"), "an order for what is not there to fail", settled)
+	}
+
+	r.room(func(held int64) int64 { return held + held/5 })
+	bustest.Eventually(t, "an alarm", func() bool {
+		stream, err := r.bus.JetStream().Stream(t.Context(), topology.Orders("main"))
+		if err != nil {
+			return false
+		}
+		m, err := stream.GetLastMsgForSubject(t.Context(), topology.OrderEvent("main", "-", "-", "alarm"))
+		return err == nil && strings.Contains(string(m.Data), "journal_room")
+	})
+	second := r.create("k2", "RTX 4090", "2")
+	r.operation("local", second, "the second to be accepted", inState(orderv1.Order_PENDING))
+
+	r.room(func(held int64) int64 { return held })
+	cancel := r.cancel("c", first)
+	r.atRest(0)
+	if creates := r.state().calls("create_order"); creates != 1 {
+		t.Errorf("%d creates without room", creates)
+	}
+
+	r.room(func(int64) int64 { return 1 << 30 })
+	r.operation("local", cancel, "the cancel to settle", settled)
+	r.operation("local", second, "the second to run", settled)
+	r.atRest(1)
+}

@@ -107,6 +107,8 @@ type Deps struct {
 	Box     *seal.Box
 	// Remaining is how long the lease surely lasts.
 	Remaining func() time.Duration
+	// Room says that the journal is not nearly full: what lives must have room to end. Nil is always.
+	Room func() bool
 	// Waits is told why no create may go out, empty when one may, whenever that changes; nil tells nobody.
 	Waits func(reason string)
 	// Dial reaches the ssh ports of rentals.

@@ -126,6 +126,9 @@ func NewHolder(c Config, d Deps, log Appender, waitCreates bool) *Holder {
 	if d.Waits == nil {
 		d.Waits = func(string) {}
 	}
+	if d.Room == nil {
+		d.Room = func() bool { return true }
+	}
 	h := &Holder{
 		config: c, deps: d, log: log, pacer: pace.New(c.Pace, now), prover: prove.New(c.Prove),
 		commands: make(chan request), slots: make(chan chan time.Duration), results: make(chan result), probes: make(chan probeResult),

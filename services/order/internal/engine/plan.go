@@ -30,6 +30,7 @@ func markerPort(random uint64) int {
 
 // Reasons that need a person.
 const (
+	whyRoom        = "the journal is nearly full: make room or raise the stream's limit"
 	whySuspects    = "a rental may be ours and no intent accounts for it"
 	whyUnaccounted = "a rental that should be listed is not, and its end is not proved"
 )
@@ -39,6 +40,8 @@ func (h *Holder) frozen(now time.Time) string {
 	switch {
 	case now.Before(h.fullUntil):
 		return WhyFull
+	case !h.deps.Room():
+		return whyRoom
 	case now.Before(h.createsFrom):
 		return "the last holder of the account did not let go: its last call must be over first"
 	case h.list.suspects > 0:
