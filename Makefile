@@ -81,6 +81,10 @@ chaos: build ## Kill every process in turn under load, and compare with the mark
 smoke: ## Start docker-compose.yml, rent once, kill, and compare with the market's ledger
 	tools/smoke/run
 
+.PHONY: soak
+soak: ## Let three order processes contend for one account while they are killed and frozen
+	go test -tags chaos -count=1 -timeout 60m -run TestSoak -v ./services/e2e
+
 SEEDS ?= 1000
 
 .PHONY: sim
