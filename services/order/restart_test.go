@@ -226,6 +226,24 @@ func TestRPC_EventsResumeWithoutGapOrRepeat(t *testing.T) {
 	}
 }
 
+// A token of another journal is refused for good: coming again with it would never help.
+func TestRPC_ATokenAheadOfTheJournalIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	r.operation("local", r.create("k", "RTX 9999", "2"), "the order to fail", settled)
+	for _, token := range []string{"99999", "18446744073709551615", "-1", "x"} {
+		ctx, cancel := context.WithTimeout(r.as("local"), patience)
+		stream, err := r.orders.StreamOrderEvents(ctx, &orderv1.StreamOrderEventsRequest{ResumeToken: token})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("token %s: %v", token, err)
+		}
+		cancel()
+	}
+}
+
 func (r *rig) revision(id string) uint64 {
 	r.t.Helper()
 	got, err := r.orders.GetOrder(r.as("local"), &orderv1.GetOrderRequest{Id: id})

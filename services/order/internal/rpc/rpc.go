@@ -336,15 +336,17 @@ func (s *Server) ExplainOrder(ctx context.Context, r *orderv1.ExplainOrderReques
 	return nil, fault.New(fault.Unavailable, "UNAVAILABLE", "the journal cannot be read now; ask again")
 }
 
+var errToken = fault.New(fault.Invalid, "INVALID_ARGUMENT", "resume_token is not one of ours: take it from the last answer")
+
 // StreamOrderEvents sends events as they are recorded. The resume token is the journal's sequence.
 func (s *Server) StreamOrderEvents(r *orderv1.StreamOrderEventsRequest, stream orderv1.OrderService_StreamOrderEventsServer) error {
 	ctx := stream.Context()
 	client := auth.ClientFrom(ctx)
 	token := s.deps.World.Last()
 	if t := r.GetResumeToken(); t != "" {
-		n, err := strconv.ParseUint(t, 10, 64)
+		n, err := strconv.ParseUint(t, 10, 63)
 		if err != nil {
-			return fault.New(fault.Invalid, "INVALID_ARGUMENT", "resume_token is not one of ours: take it from the last answer")
+			return errToken
 		}
 		token = n
 	}
@@ -400,6 +402,9 @@ func (s *Server) relay(ctx context.Context, stream orderv1.OrderService_StreamOr
 		case err := <-done:
 			if err == nil || ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if errors.Is(err, journal.ErrAhead) {
+				return errToken
 			}
 			s.deps.Log.ErrorContext(ctx, "following the journal ended", "error", err.Error())
 			return fault.New(fault.Unavailable, "UNAVAILABLE", "events cannot be read now; come again with the resume token")
