@@ -154,8 +154,9 @@ func TestLaw_Refuses(t *testing.T) {
 		{"services/ingress", "services/ingress/internal/seed", true},
 		{"services/ingress/internal/seed", "services/ingress/internal/limit", true},
 		{"services/stack/wire", "services/order", true},
-		{"services/cmd/order", "services/cmd/internal/cli", true},
-		{"services/cmd/internal/cli", "services/stack/wire", true},
+		{"services/watchdog", "services/order", false},
+		{"services/cmd/order", "services/cmd/internal/alone", true},
+		{"services/cmd/internal/alone", "services/stack/wire", true},
 	} {
 		if may := mayImport(root+c.from, root+c.to); may != c.may {
 			t.Errorf("%s may import %s: %v, want %v", c.from, c.to, may, c.may)
@@ -170,7 +171,9 @@ func forTests(importPath string) bool {
 
 func TestLaw_WhatProgramsLink(t *testing.T) {
 	t.Parallel()
-	alone := []string{"ingress", "order", "pricewatch", "notifier"}
+	alone := []string{"ingress", "order", "pricewatch", "notifier", "watchdog"}
+	// What the watchdog must do without.
+	down := []string{root + "pkg/bus", root + "pkg/journal", root + "services/ingress", root + "services/order", root + "services/pricewatch", root + "services/notifier"}
 	programs := 0
 	for _, p := range packages(t) {
 		name, ok := strings.CutPrefix(p.ImportPath, root+"services/cmd/")
@@ -186,6 +189,8 @@ func TestLaw_WhatProgramsLink(t *testing.T) {
 				t.Errorf("%s links %s: only `renthook up` has a broker inside", name, dep)
 			case dep == root+"pkg/cloreapi/cloresim" && slices.Contains(alone, name):
 				t.Errorf("%s links %s: a service that may face the real market has no simulator inside", name, dep)
+			case name == "watchdog" && slices.Contains(down, dep):
+				t.Errorf("%s links %s: it works when all of that is down", name, dep)
 			}
 		}
 		lines := 0
@@ -201,7 +206,7 @@ func TestLaw_WhatProgramsLink(t *testing.T) {
 		}
 	}
 	if programs != len(alone)+2 {
-		t.Errorf("%d programs, want the four services, marketsim and renthook", programs)
+		t.Errorf("%d programs, want the four services, the watchdog, marketsim and renthook", programs)
 	}
 }
 
@@ -226,18 +231,24 @@ func TestLaw_NamesAndDocs(t *testing.T) {
 }
 
 // pure packages decide. Time, ids and randomness are given to them, so that a test can give any, and a restart the same.
-var pure = []string{"rental", "choose", "prove", "pace", "ledger"}
+var pure = []string{
+	"services/order/internal/rental", "services/order/internal/choose", "services/order/internal/prove", "services/order/internal/pace",
+	"services/order/internal/ledger", "services/watchdog/internal/overdue",
+}
 
 func TestLaw_Pure(t *testing.T) {
 	t.Parallel()
 	// Packages of ours that are plain values, and what the standard library has without a way out of the process.
-	ours := []string{root + "services/internal/money", root + "services/internal/market", root + "services/order/internal/rental", root + "services/order/internal/ledger"}
+	ours := []string{
+		root + "services/internal/money", root + "services/internal/market", root + "services/internal/ends",
+		root + "services/order/internal/rental", root + "services/order/internal/ledger",
+	}
 	library := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "github.com/govalues/decimal", "iter", "maps", "math", "regexp", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8"}
 	clocks := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
 	seen := 0
 	for _, p := range packages(t) {
-		name, ok := strings.CutPrefix(p.ImportPath, root+"services/order/internal/")
-		if !ok || !slices.Contains(pure, name) {
+		name := strings.TrimPrefix(p.ImportPath, root)
+		if !slices.Contains(pure, name) {
 			continue
 		}
 		seen++

@@ -15,6 +15,7 @@ import (
 
 	"github.com/renthook/renthook/pkg/bus/embed"
 	"github.com/renthook/renthook/pkg/file"
+	"github.com/renthook/renthook/services/internal/ends"
 	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/stack/wire"
 )
@@ -120,6 +121,7 @@ ingress:
   address: %s
 order:
   grpc_address: %s
+  ends_file: %s
 pricewatch:
   grpc_address: %s
 clients:
@@ -128,7 +130,7 @@ clients:
     seed_door: true
     secrets_file: %s
     tokens_file: %s
-`, secret(keyFile), strconv.Quote("nats://"+c.NATS), strconv.Quote(c.MarketURL), strconv.Quote(c.HTTP), strconv.Quote(c.GRPC), strconv.Quote(c.Pricewatch),
+`, secret(keyFile), strconv.Quote("nats://"+c.NATS), strconv.Quote(c.MarketURL), strconv.Quote(c.HTTP), strconv.Quote(c.GRPC), strconv.Quote(i.path(ends.File)), strconv.Quote(c.Pricewatch),
 		localClient, secret(webhookFile), secret(tokenFile))
 }
 

@@ -5,6 +5,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/renthook/renthook/pkg/run"
 	"github.com/renthook/renthook/pkg/secret"
 	"github.com/renthook/renthook/pkg/telemetry"
+	"github.com/renthook/renthook/services/internal/ends"
 	"github.com/renthook/renthook/services/internal/settings"
 	"github.com/renthook/renthook/services/stack/wire"
 )
@@ -115,6 +117,7 @@ func (s *Stack) up(ctx context.Context, c UpConfig) (err error) {
 	if err := s.installation.credentials(&st); err != nil {
 		return err
 	}
+	st.Order.EndsFile = cmp.Or(st.Order.EndsFile, s.installation.path(ends.File))
 	s.Addresses.SecretFile, s.Addresses.TokenFile = s.installation.path("secrets", webhookFile), s.installation.path("secrets", tokenFile)
 	passwords, err := s.broker(&st)
 	if err != nil {

@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"github.com/renthook/renthook/services/cmd/internal/cli"
+	"github.com/renthook/renthook/services/cmd/internal/alone"
 )
 
-func main() { os.Exit(cli.Alone("ingress", "Serves the HTTP doors.")) }
+func main() { os.Exit(alone.Main("ingress", "Serves the HTTP doors.")) }

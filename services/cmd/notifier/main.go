@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"github.com/renthook/renthook/services/cmd/internal/cli"
+	"github.com/renthook/renthook/services/cmd/internal/alone"
 )
 
-func main() { os.Exit(cli.Alone("notifier", "Tells outcomes by callback, Slack and Discord.")) }
+func main() { os.Exit(alone.Main("notifier", "Tells outcomes by callback, Slack and Discord.")) }

@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"github.com/renthook/renthook/services/cmd/internal/cli"
+	"github.com/renthook/renthook/services/cmd/internal/alone"
 )
 
-func main() { os.Exit(cli.Alone("order", "Rents, watches and ends rentals; serves gRPC.")) }
+func main() { os.Exit(alone.Main("order", "Rents, watches and ends rentals; serves gRPC.")) }

@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"github.com/renthook/renthook/services/cmd/internal/cli"
+	"github.com/renthook/renthook/services/cmd/internal/alone"
 )
 
-func main() { os.Exit(cli.Alone("pricewatch", "Reads the market for everybody; serves gRPC.")) }
+func main() { os.Exit(alone.Main("pricewatch", "Reads the market for everybody; serves gRPC.")) }

@@ -19,6 +19,9 @@ import (
 	"github.com/renthook/renthook/pkg/seal"
 )
 
+// File is what the list is called in a data directory.
+const File = "ends.sealed"
+
 // Version of the format. A change that an older reader would misunderstand counts it up.
 const Version = 1
 

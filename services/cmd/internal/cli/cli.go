@@ -1,6 +1,5 @@
-// Package cli is what every command has in common: its streams, exit codes, version and settings, and the whole of a
-// service's main. It guarantees that exit codes mean one thing each and that notices go to standard error. It links
-// neither a broker nor a simulator: a service alone needs none.
+// Package cli is what every command has in common: its streams, exit codes, version and settings. It guarantees that exit
+// codes mean one thing each and that notices go to standard error. It links neither a service nor a broker nor a simulator.
 package cli
 
 import (
@@ -21,6 +20,8 @@ const (
 	ExitNotFound = 3
 	// ExitUnreachable: no running renthook answers.
 	ExitUnreachable = 4
+	// ExitEnded: the watchdog ended rentals that were overdue.
+	ExitEnded = 5
 )
 
 // ExitError carries an exit code.

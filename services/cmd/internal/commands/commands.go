@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/renthook/renthook/services/cmd/internal/cli"
+	"github.com/renthook/renthook/services/cmd/internal/lookout"
 	"github.com/renthook/renthook/services/stack"
 )
 
@@ -20,20 +21,21 @@ Start everything, with a simulated market inside: renthook up`
 
 // Renthook is the command line.
 type Renthook struct {
-	Up      Up          `cmd:"" help:"Run everything in one process: broker, simulated market and the four services."`
-	Init    Init        `cmd:"" help:"Write what the services need as processes of their own."`
-	Hook    Hook        `cmd:"" help:"Sign and send webhooks."`
-	Ls      Ls          `cmd:"" help:"List orders, newest first."`
-	Get     Get         `cmd:"" help:"Show one order."`
-	Events  Events      `cmd:"" help:"Follow events as they are recorded."`
-	Cancel  Cancel      `cmd:"" help:"End an order."`
-	Explain Explain     `cmd:"" help:"Tell every decision about an order, and why."`
-	Extend  Extend      `cmd:"" help:"Move an order's end."`
-	Halt    Halt        `cmd:"" help:"Stop renting; with --close end everything that is rented."`
-	Resume  Resume      `cmd:"" help:"Go on renting after a halt."`
-	Account Account     `cmd:"" help:"Show halts, limits, and what counts against them."`
-	Config  Config      `cmd:"" help:"Show the settings."`
-	Version cli.Version `cmd:"" help:"Print the version."`
+	Up       Up               `cmd:"" help:"Run everything in one process: broker, simulated market and the four services."`
+	Init     Init             `cmd:"" help:"Write what the services need as processes of their own."`
+	Hook     Hook             `cmd:"" help:"Sign and send webhooks."`
+	Ls       Ls               `cmd:"" help:"List orders, newest first."`
+	Get      Get              `cmd:"" help:"Show one order."`
+	Events   Events           `cmd:"" help:"Follow events as they are recorded."`
+	Cancel   Cancel           `cmd:"" help:"End an order."`
+	Explain  Explain          `cmd:"" help:"Tell every decision about an order, and why."`
+	Extend   Extend           `cmd:"" help:"Move an order's end."`
+	Halt     Halt             `cmd:"" help:"Stop renting; with --close end everything that is rented."`
+	Resume   Resume           `cmd:"" help:"Go on renting after a halt."`
+	Account  Account          `cmd:"" help:"Show halts, limits, and what counts against them."`
+	Watchdog lookout.Watchdog `cmd:"" help:"End rentals that are overdue, when renthook itself is down."`
+	Config   Config           `cmd:"" help:"Show the settings."`
+	Version  cli.Version      `cmd:"" help:"Print the version."`
 }
 
 // Config is the group of commands about settings.
