@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -132,5 +133,61 @@ func TestControl_ExplainTellsEveryDecision(t *testing.T) {
 	out, code := r.cli(t, "explain", op.OrderID)
 	if code != 0 || strings.Count(out, "\n") != 5 || !strings.Contains(out, "above the ceiling (") {
 		t.Errorf("explain: %d %s", code, out)
+	}
+}
+
+// A rental that is done ends its own order with the token it was given, and no other.
+func TestControl_AWorkloadReleasesItself(t *testing.T) {
+	t.Parallel()
+	r := up(t, t.TempDir(), nil, "--set", "ingress.public_url=https://hooks.example")
+	op := r.settled(t, r.hook(t, "create-order", `{"gpu_type":"RTX 4090","max_price":0.5,"env":{"MINE":"1"}}`).TaskID)
+	var asked struct {
+		Env map[string]string `json:"env"`
+	}
+	for _, c := range market(t, r.Market).Calls {
+		if c.Endpoint == "create_order" {
+			if err := json.Unmarshal(c.Request, &asked); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	path := "/v1/orders/" + op.OrderID + "/release"
+	if asked.Env["RENTHOOK_RELEASE_URL"] != "https://hooks.example"+path || asked.Env["RENTHOOK_ORDER_ID"] != op.OrderID || asked.Env["MINE"] != "1" {
+		t.Fatalf("the rental was given %v", asked.Env)
+	}
+	release := func(path, token string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.HTTP+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = res.Body.Close() }()
+		var said struct {
+			ID string `json:"id"`
+		}
+		_ = json.NewDecoder(res.Body).Decode(&said)
+		return res.StatusCode, said.ID
+	}
+	token := asked.Env["RENTHOOK_RELEASE_TOKEN"]
+	for _, c := range []struct{ path, token string }{{path, ""}, {path, token + "x"}, {path, r.token}, {"/v1/orders/ord_" + strings.Repeat("0", 32) + "/release", token}} {
+		if code, _ := release(c.path, c.token); code != http.StatusUnauthorized {
+			t.Errorf("%s with %q: %d", c.path, c.token, code)
+		}
+	}
+	code, id := release(path, token)
+	if again, same := release(path, token); code != http.StatusAccepted || again != http.StatusAccepted || same != id {
+		t.Fatalf("released: %d %s, again: %d %s", code, id, again, same)
+	}
+	if end := r.settled(t, id); end.Stage != "succeeded" || end.Order.State != "CANCELLED" {
+		t.Errorf("the end: %+v", end)
+	}
+	if l := market(t, r.Market); l.live() != 0 {
+		t.Errorf("%d rentals live", l.live())
 	}
 }

@@ -144,7 +144,7 @@ func engineConfig(c Config, box *seal.Box) (engine.Config, error) {
 		Fees:          ledger.Fees{OnDemand: st.Fees.OnDemand, Spot: st.Fees.Spot, Creation: st.Fees.Creation},
 		RequiredPrice: st.Order.RequiredPrice, Markers: st.Order.MarkerPorts, ProbeSSH: st.Order.SSHProbe,
 		CallTimeout: st.Order.CallTimeout, BootDeadline: st.Order.BootDeadline, PlaceDeadline: st.Order.PlaceDeadline, SweepInterval: st.Order.SweepInterval,
-		LeaseTTL: st.Order.LeaseTTL,
+		LeaseTTL: st.Order.LeaseTTL, ReleaseURL: st.Ingress.PublicURL,
 	}
 	e.Pace.CallGap, e.Pace.CreateGap = st.Market.CallGap, st.Market.CreateGap
 	e.Prove.Window, e.Prove.WindowBlind = st.Order.ConfirmWindow, st.Order.ConfirmWindowBlind

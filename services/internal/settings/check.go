@@ -270,6 +270,10 @@ func (c *checker) outgoing() {
 	for _, p := range c.s.Ingress.TrustedProxies {
 		c.must(p.Bits() > 0, "ingress.trusted_proxies", "%s is everybody: anyone could claim any address", p)
 	}
+	if public := c.s.Ingress.PublicURL; public != "" {
+		u, err := url.Parse(public)
+		c.must(err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "", "ingress.public_url", "%q is no URL with a host", public)
+	}
 	c.oneOf("ingress.legacy_signature", c.s.Ingress.LegacySignature, "allow", "warn", "deny")
 	if c.s.Mode == Sim {
 		c.notice("egress", "callbacks to this machine (127.0.0.0/8, ::1), by http and on any port, are allowed because the mode is sim")

@@ -123,6 +123,9 @@ type Service struct {
 type Ingress struct {
 	// Address is where HTTP is served.
 	Address string `yaml:"address"`
+	// PublicURL is where the internet reaches ingress: rentals are told by RENTHOOK_RELEASE_URL how to end themselves.
+	// Empty tells them nothing.
+	PublicURL string `yaml:"public_url"`
 	// WebhookSecret is the one shared secret of existing senders. Load gives it to a client as well (see Local);
 	// whoever verifies looks at the clients.
 	WebhookSecret secret.String `yaml:"webhook_secret"`

@@ -76,6 +76,7 @@ nats:
   replicas: 1
 ingress:
   address: 127.0.0.1:8080
+  public_url: ""
   webhook_secret: ""
   legacy_dedupe_window: 1m
   legacy_signature: allow

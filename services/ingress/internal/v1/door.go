@@ -79,6 +79,9 @@ type route struct {
 	serve                  func(http.ResponseWriter, *request) error
 }
 
+// byItself is the scope of what a rental may do with the token it was given.
+const byItself = "release"
+
 // New makes the door.
 func New(cfg Config, deps Deps) *Door {
 	d := &Door{cfg: cfg, deps: deps}
@@ -87,6 +90,7 @@ func New(cfg Config, deps Deps) *Door {
 		{http.MethodGet, "/v1/orders", caller.Read, d.listOrders},
 		{http.MethodGet, "/v1/orders/{id}", caller.Read, d.getOrder},
 		{http.MethodPost, "/v1/orders/{id}/cancel", caller.CancelOrders, d.cancelOrder},
+		{http.MethodPost, "/v1/orders/{id}/release", byItself, d.releaseOrder},
 		{http.MethodGet, "/v1/orders/{id}/explain", caller.Read, d.explainOrder},
 		{http.MethodPost, "/v1/orders/{id}/extend", caller.CreateOrders, d.extendOrder},
 		{http.MethodPost, "/v1/halt", caller.Control, d.control("halt")},
@@ -178,6 +182,9 @@ func (d *Door) open(w http.ResponseWriter, r *request, scope string) error {
 	var err error
 	if r.raw, err = answer.Body(w, r.Request); err != nil {
 		return err
+	}
+	if scope == byItself {
+		return d.openRelease(w, r)
 	}
 	if r.caller, err = d.deps.Callers.V1(r.Header, r.raw, time.Now()); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -15,6 +16,7 @@ import (
 	"github.com/renthook/renthook/services/ingress/internal/caller"
 	"github.com/renthook/renthook/services/internal/admit"
 	"github.com/renthook/renthook/services/internal/ask"
+	"github.com/renthook/renthook/services/internal/auth"
 	"github.com/renthook/renthook/services/internal/topology"
 )
 
@@ -72,6 +74,26 @@ func (d *Door) extendOrder(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	return d.admit(w, r, "order", "extend", requestID, admit.Hash(r.raw, r.id), 1, c)
+}
+
+// openRelease takes the token that was put into the rental's environment.
+func (d *Door) openRelease(w http.ResponseWriter, r *request) error {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return fault.New(fault.Unauthenticated, "CREDENTIALS_MISSING", "send the header Authorization: Bearer and the value of RENTHOOK_RELEASE_TOKEN")
+	}
+	client, ok := auth.Release(d.deps.Seal, strings.TrimSpace(token), r.id)
+	if !ok {
+		return fault.New(fault.Unauthenticated, "TOKEN_INVALID", "the token is not this order's")
+	}
+	r.caller.Client = client
+	return within(w, d.deps.Limits.Client(r.Context(), client))
+}
+
+// releaseOrder ends an order because its own rental is done. Asked again it is the same command.
+func (d *Door) releaseOrder(w http.ResponseWriter, r *request) error {
+	c := &orderv1.CancelOrder{OrderId: r.id, Reason: "released by the workload", Origin: &orderv1.Origin{Door: ask.DoorV1}}
+	return d.admit(w, r, "order", "cancel", "release-"+r.id, admit.Hash([]byte(r.id)), 1, c)
 }
 
 // control serves the brakes.

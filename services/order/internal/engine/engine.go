@@ -58,6 +58,8 @@ type Config struct {
 	// Markers is how many marker ports a create carries: 2, 1 or 0.
 	Markers  int
 	ProbeSSH bool
+	// ReleaseURL is where rentals reach ingress to end themselves; empty when they cannot.
+	ReleaseURL string
 	// Times.
 	CallTimeout, BootDeadline, PlaceDeadline, SweepInterval time.Duration
 	// Prove holds the windows; its InstallationPort is set from the key.

@@ -3,10 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/renthook/renthook/services/internal/ask"
+	"github.com/renthook/renthook/services/internal/auth"
 	"github.com/renthook/renthook/services/internal/market"
 	"github.com/renthook/renthook/services/order/internal/choose"
 	"github.com/renthook/renthook/services/order/internal/ledger"
@@ -236,6 +239,15 @@ func (h *Holder) request(o *rental.Order, i *rental.Intent, number int) (market.
 			return r, fmt.Errorf("open what order %s keeps sealed: %w", o.ID, err)
 		}
 		r.Env, r.Command = private.Env, private.Command
+	}
+	if h.config.ReleaseURL != "" {
+		env := map[string]string{
+			"RENTHOOK_ORDER_ID":      o.ID,
+			"RENTHOOK_RELEASE_URL":   strings.TrimSuffix(h.config.ReleaseURL, "/") + "/v1/orders/" + o.ID + "/release",
+			"RENTHOOK_RELEASE_TOKEN": auth.ReleaseToken(h.deps.Box, o.Client, o.ID),
+		}
+		maps.Copy(env, r.Env) // what was asked for stands
+		r.Env = env
 	}
 	return r, nil
 }
