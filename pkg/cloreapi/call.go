@@ -15,15 +15,15 @@ import (
 
 // caller sends requests and reads answers.
 type caller struct {
-	config        Config
-	reads, writes *http.Client
+	config Config
+	http   *http.Client
 }
 
 // get reads an endpoint into body, whose members stand beside code.
 func (c *caller) get(ctx context.Context, endpoint string, query url.Values, body any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	res, err := c.send(ctx, c.reads, http.MethodGet, endpoint, query, nil)
+	res, err := c.send(ctx, http.MethodGet, endpoint, query, nil)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (c *caller) post(ctx context.Context, endpoint string, body any) (Answer, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	res, err := c.send(ctx, c.writes, http.MethodPost, endpoint, nil, raw)
+	res, err := c.send(ctx, http.MethodPost, endpoint, nil, raw)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -115,7 +115,7 @@ func (v *verdict) judge(r *response) error {
 
 // send makes one request. The response's close must be called.
 func (c *caller) send(
-	ctx context.Context, client *http.Client, method, endpoint string, query url.Values, body []byte,
+	ctx context.Context, method, endpoint string, query url.Values, body []byte,
 ) (*response, error) {
 	target := c.config.BaseURL + "/v1/" + endpoint
 	if len(query) > 0 {
@@ -139,7 +139,7 @@ func (c *caller) send(
 	if !c.config.Key.Empty() {
 		req.Header.Set("auth", c.config.Key.Reveal())
 	}
-	res, err := client.Do(req) //nolint:bodyclose // closed by the response's close
+	res, err := c.http.Do(req) //nolint:bodyclose // closed by the response's close
 	if err != nil {
 		return nil, &CallError{Endpoint: endpoint, Sent: sent.Load(), Err: withoutURL(err)}
 	}

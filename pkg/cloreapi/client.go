@@ -61,8 +61,7 @@ func New(c Config) *Client { return &Client{Ender{Reader{Public{newCaller(c)}}}}
 
 // Close closes idle connections.
 func (c *caller) Close() {
-	c.reads.CloseIdleConnections()
-	c.writes.CloseIdleConnections()
+	c.http.CloseIdleConnections()
 }
 
 // Wallets lists the balances. A *Refusal or a *CallError says why there is no answer.
@@ -167,20 +166,15 @@ func newCaller(c Config) *caller {
 	}
 	c.BaseURL = strings.TrimSuffix(strings.TrimRight(c.BaseURL, "/"), "/v1")
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	reads := http.DefaultTransport.(*http.Transport).Clone()
-	reads.Proxy = nil
-	reads.MaxResponseHeaderBytes = 64 << 10
-	reads.MaxIdleConnsPerHost = 2
-	// net/http replays a request by itself when a kept connection dies under it, or an HTTP/2 server goes away.
-	// A fresh HTTP/1.1 connection for each writing call leaves it nothing to replay on.
-	writes := reads.Clone()
-	writes.DisableKeepAlives = true
-	writes.ForceAttemptHTTP2 = false
-	writes.Protocols = new(http.Protocols)
-	writes.Protocols.SetHTTP1(true)
-	return &caller{
-		config: c,
-		reads:  &http.Client{Transport: reads, CheckRedirect: noRedirect},
-		writes: &http.Client{Transport: writes, CheckRedirect: noRedirect},
-	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.Proxy = nil
+	transport.MaxResponseHeaderBytes = 64 << 10
+	// net/http replays a request by itself when a kept connection dies under it, or an HTTP/2 server goes away: a
+	// write would be made twice, and a read would come outside the pace that the market allows.
+	// A fresh HTTP/1.1 connection for each call leaves it nothing to replay on.
+	transport.DisableKeepAlives = true
+	transport.ForceAttemptHTTP2 = false
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true)
+	return &caller{config: c, http: &http.Client{Transport: transport, CheckRedirect: noRedirect}}
 }

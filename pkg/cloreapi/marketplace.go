@@ -27,7 +27,7 @@ func (p *Public) Marketplace(ctx context.Context) (*Marketplace, error) {
 	const endpoint = "marketplace"
 	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
 	defer cancel()
-	res, err := p.send(ctx, p.reads, http.MethodGet, endpoint, nil, nil)
+	res, err := p.send(ctx, http.MethodGet, endpoint, nil, nil)
 	if err != nil {
 		return nil, err
 	}
