@@ -144,10 +144,28 @@ func (p *pen) Last() uint64 {
 
 func (p *pen) Epoch() uint64 { return p.epoch }
 
+// dice are thrown by the storm and by what it meets, at once.
+type dice struct {
+	mu  sync.Mutex
+	rng *rand.Rand
+}
+
+func (d *dice) IntN(n int) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rng.IntN(n)
+}
+
+func (d *dice) Uint64() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rng.Uint64()
+}
+
 // rig is one simulated installation.
 type rig struct {
 	t      *testing.T
-	rng    *rand.Rand
+	rng    *dice
 	config engine.Config
 	market *liar
 	// account and books stand before the market where a test wants to; nil is the market itself.
@@ -181,7 +199,7 @@ func simConfig() engine.Config {
 }
 
 func simulate(t *testing.T, seed uint64) tally {
-	rng := rand.New(rand.NewPCG(seed, 0x72656e74))
+	rng := &dice{rng: rand.New(rand.NewPCG(seed, 0x72656e74))}
 	box, err := seal.New(secret.New(strings.Repeat("k", 40)))
 	if err != nil {
 		t.Fatal(err)
@@ -366,7 +384,7 @@ func (r *rig) boot() {
 	}
 	h := engine.NewHolder(r.config, engine.Deps{
 		Log: log, World: w, Books: books, Account: account, Box: r.box,
-		Remaining: func() time.Duration { return 25 * time.Second }, Dial: answer, Random: r.random,
+		Remaining: func() time.Duration { return 25 * time.Second }, Dial: answer, Random: r.rng.Uint64,
 	}, p, !released)
 	ctx, stop := context.WithCancel(context.Background())
 	r.mu.Lock()
@@ -391,12 +409,6 @@ func (r *rig) boot() {
 		}
 	})
 	r.running.Go(func() { r.deliver(ctx, h, w) })
-}
-
-func (r *rig) random() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.rng.Uint64()
 }
 
 // fate is what becomes of an append.
