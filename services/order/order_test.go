@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -98,11 +99,18 @@ func TestOrder_OneRentalWhateverTheMarketAnswers(t *testing.T) {
 }
 
 // humanRents has somebody rent another server on the same account, with the image we use.
-func (r *rig) humanRents() {
+func (r *rig) humanRents(ports ...int) {
 	r.t.Helper()
+	if len(ports) == 0 {
+		ports = []int{22, 8888}
+	}
+	list, err := json.Marshal(ports)
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	for _, o := range r.books.Book("rtx-3090") {
 		if !o.Rented {
-			r.post("/sim/v1/rentals", fmt.Sprintf(`{"server_id":%d,"image":%q,"ports":[22,8888]}`, o.ServerID, r.settings.Order.Image))
+			r.post("/sim/v1/rentals", fmt.Sprintf(`{"server_id":%d,"image":%q,"ports":%s}`, o.ServerID, r.settings.Order.Image, list))
 			return
 		}
 	}

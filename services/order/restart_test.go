@@ -19,6 +19,7 @@ import (
 
 	"github.com/renthook/renthook/pkg/bus/bustest"
 	"github.com/renthook/renthook/pkg/cloreapi/cloresim"
+	controlv1 "github.com/renthook/renthook/proto/gen/renthook/control/v1"
 	orderv1 "github.com/renthook/renthook/proto/gen/renthook/order/v1"
 	"github.com/renthook/renthook/services/internal/topology"
 )
@@ -367,14 +368,7 @@ func TestOrder_JournalWithoutRoom(t *testing.T) {
 	}
 
 	r.room(func(held int64) int64 { return held + held/5 })
-	bustest.Eventually(t, "an alarm", func() bool {
-		stream, err := r.bus.JetStream().Stream(t.Context(), topology.Orders("main"))
-		if err != nil {
-			return false
-		}
-		m, err := stream.GetLastMsgForSubject(t.Context(), topology.OrderEvent("main", "-", "-", "alarm"))
-		return err == nil && strings.Contains(string(m.Data), "journal_room")
-	})
+	bustest.Eventually(t, "an alarm", func() bool { return r.alarmed("journal_room") })
 	second := r.create("k2", "RTX 4090", "2")
 	r.operation("local", second, "the second to be accepted", inState(orderv1.Order_PENDING))
 
@@ -389,4 +383,27 @@ func TestOrder_JournalWithoutRoom(t *testing.T) {
 	r.operation("local", cancel, "the cancel to settle", settled)
 	r.operation("local", second, "the second to run", settled)
 	r.atRest(1)
+}
+
+// A rental that may be ours bars creates until a person says that it is not; then nothing here ends it.
+func TestOrder_ASuspectIsDisowned(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	// Over an empty journal a rental with two ports from our range may be ours from before the journal was lost.
+	r.humanRents(22, 30001, 40001)
+	order := r.create("k", "RTX 4090", "2")
+	r.operation("local", order, "the order to be accepted", inState(orderv1.Order_PENDING))
+	bustest.Eventually(t, "an alarm", func() bool { return r.alarmed("suspects") })
+	if creates := r.state().calls("create_order"); creates != 0 {
+		t.Fatalf("%d creates beside a suspect", creates)
+	}
+	suspect := r.state().Rentals[0].ID
+	id := r.publish("local", "control", "disown", "d", &controlv1.Disown{MarketOrderId: suspect})
+	if op := r.operation("local", id, "the word to be taken", settled); op.GetFailure() != nil {
+		t.Fatalf("the word is not taken: %v", op.GetFailure())
+	}
+	r.operation("local", order, "the order to run", settled)
+	if ours, human := r.state().live(); ours != 1 || human != 1 {
+		t.Errorf("%d rentals of ours, %d others", ours, human)
+	}
 }

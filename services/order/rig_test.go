@@ -154,14 +154,19 @@ func (r *rig) as(client string) context.Context {
 	return metadata.AppendToOutgoingContext(r.t.Context(), "authorization", "Bearer token-of-"+client)
 }
 
-// command publishes one command and gives its operation.
+// command publishes one command about orders and gives its operation.
 func (r *rig) command(client, verb, key string, m proto.Message) string {
+	r.t.Helper()
+	return r.publish(client, "order", verb, key, m)
+}
+
+func (r *rig) publish(client, noun, verb, key string, m proto.Message) string {
 	r.t.Helper()
 	body, err := protojson.Marshal(m)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	c := topology.Command{Client: client, Noun: "order", Verb: verb, Key: key}
+	c := topology.Command{Client: client, Noun: noun, Verb: verb, Key: key}
 	msg := nats.NewMsg(c.Subject())
 	msg.Data = body
 	if _, err := r.bus.Publish(r.t.Context(), msg); err != nil {
@@ -278,6 +283,16 @@ func (s simState) calls(endpoint string) int {
 		}
 	}
 	return n
+}
+
+// alarmed says that the newest alarm is of this name.
+func (r *rig) alarmed(name string) bool {
+	stream, err := r.bus.JetStream().Stream(r.t.Context(), topology.Orders("main"))
+	if err != nil {
+		return false
+	}
+	m, err := stream.GetLastMsgForSubject(r.t.Context(), topology.OrderEvent("main", "-", "-", "alarm"))
+	return err == nil && strings.Contains(string(m.Data), name)
 }
 
 // atRest waits until exactly so many rentals of ours bill.

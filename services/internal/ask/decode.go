@@ -13,7 +13,8 @@ import (
 
 // Decode reads the body of renthook.v1.cmd.<client>.<noun>.<verb>.<key>, whoever published it: protobuf when
 // contentType says so, else JSON, the message's own or in the seed's shape. It gives a *CreateOrder, *CancelOrder,
-// *ExtendOrder or *ReportOrders, checked, with an Origin, or a *Halt or *Resume. A fault of kind NotFound means that there is no such command.
+// *ExtendOrder or *ReportOrders, checked, with an Origin, or a *Halt,
+// *Resume or *Disown. A fault of kind NotFound means that there is no such command.
 func Decode(noun, verb, contentType string, body []byte) (proto.Message, error) {
 	if noun != "order" && noun != "control" {
 		return nil, noCommand(noun, verb)
@@ -78,6 +79,8 @@ func decodeProtobuf(noun, verb string, body []byte) (proto.Message, error) {
 		m = &controlv1.Halt{}
 	case "control.resume":
 		m = &controlv1.Resume{}
+	case "control.disown":
+		m = &controlv1.Disown{}
 	default:
 		return nil, noCommand(noun, verb)
 	}

@@ -72,7 +72,7 @@ func V1Extend(id string, body []byte) (*orderv1.ExtendOrder, string, error) {
 	return extend(o, DoorV1)
 }
 
-// V1Control reads the body of POST /v1/halt and /v1/resume, which may be empty, and gives the sender's key.
+// V1Control reads the body of POST /v1/halt, /v1/resume and /v1/disown, which may be empty, and gives the sender's key.
 func V1Control(verb string, body []byte) (proto.Message, string, error) {
 	o, err := parseObject(body)
 	if errors.Is(err, errEmpty) {
@@ -84,7 +84,7 @@ func V1Control(verb string, body []byte) (proto.Message, string, error) {
 	return control(o, verb)
 }
 
-// control reads a halt or a resume.
+// control reads a halt, a resume or a disown.
 func control(o *object, verb string) (proto.Message, string, error) {
 	key, err := named(o, DoorV1)
 	if err != nil {
@@ -96,6 +96,8 @@ func control(o *object, verb string) (proto.Message, string, error) {
 		m = &controlv1.Halt{}
 	case "resume":
 		m = &controlv1.Resume{}
+	case "disown":
+		m = &controlv1.Disown{}
 	default:
 		return nil, "", noCommand("control", verb)
 	}
@@ -438,6 +440,13 @@ func conformValue(v any, f protoreflect.FieldDescriptor, path string) error {
 		want = "true or false"
 	case protoreflect.StringKind:
 		_, ok = v.(string)
+	case protoreflect.Int64Kind, protoreflect.Uint64Kind:
+		// In protobuf's own JSON these are strings.
+		_, ok = v.(number)
+		if !ok {
+			_, ok = v.(string)
+		}
+		want = "a number"
 	default:
 		_, ok = v.(number)
 		want = "a number"

@@ -32,6 +32,7 @@ type Renthook struct {
 	Extend   Extend           `cmd:"" help:"Move an order's end."`
 	Halt     Halt             `cmd:"" help:"Stop renting; with --close end everything that is rented."`
 	Resume   Resume           `cmd:"" help:"Go on renting after a halt."`
+	Disown   Disown           `cmd:"" help:"Say that a rental which might be ours is not: it blocks nothing any more."`
 	Account  Account          `cmd:"" help:"Show halts, limits, and what counts against them."`
 	Watchdog lookout.Watchdog `cmd:"" help:"End rentals that are overdue, when renthook itself is down."`
 	Config   Config           `cmd:"" help:"Show the settings."`

@@ -81,6 +81,33 @@ func (c *Resume) Run(ctx context.Context, s *cli.Streams) error {
 	return err
 }
 
+// Disown says that a rental is not ours.
+type Disown struct {
+	RunFlags
+	ID     int64  `arg:"" help:"The market's number of the rental."`
+	Reason string `help:"Kept in the journal." placeholder:"TEXT"`
+}
+
+// Run asks, and waits until it holds.
+func (c *Disown) Run(ctx context.Context, s *cli.Streams) error {
+	ctx, conn, err := connect(ctx, c.RunFlags)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	res, err := controlv1.NewControlServiceClient(conn).Disown(ctx, &controlv1.DisownRequest{Disown: &controlv1.Disown{MarketOrderId: c.ID, Reason: c.Reason}})
+	if err != nil {
+		return exit(err)
+	}
+	if _, err := settled(ctx, orderv1.NewOrderServiceClient(conn), res.GetOperationId(), "asked, and not answered yet"); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.Out, "rental %d is not ours\n", c.ID)
+	return err
+}
+
 // Account shows halts, limits, and what counts against them.
 type Account struct {
 	RunFlags

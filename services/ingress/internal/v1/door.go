@@ -95,6 +95,7 @@ func New(cfg Config, deps Deps) *Door {
 		{http.MethodPost, "/v1/orders/{id}/extend", caller.CreateOrders, d.extendOrder},
 		{http.MethodPost, "/v1/halt", caller.Control, d.control("halt")},
 		{http.MethodPost, "/v1/resume", caller.Control, d.control("resume")},
+		{http.MethodPost, "/v1/disown", caller.Control, d.control("disown")},
 		{http.MethodGet, "/v1/operations/{id}", caller.Read, d.getOperation},
 	}
 	return d

@@ -307,6 +307,7 @@ func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 	}
 	h.sweepAt, h.readsFailed, h.readFrom = r.Began.Add(h.config.SweepInterval), 0, time.Time{}
 	res := h.prover.Read(r, h.deps.World.Orders())
+	res.Suspects = slices.DeleteFunc(res.Suspects, func(s market.Rental) bool { return h.deps.World.Disowned(s.ID) })
 	h.list = list{rentals: r, good: res.Good, vouched: res.Vouched, maxID: max(res.MaxID, h.list.maxID), unaccounted: res.Unaccounted, suspects: len(res.Suspects), orphans: len(res.Orphans)}
 	for _, c := range res.Conclusions {
 		o := h.deps.World.Order(c.OrderID)

@@ -71,6 +71,8 @@ func (h *Holder) command(ctx context.Context, c Command) (err error) {
 		err = h.halt(ctx, c, name, m)
 	case *controlv1.Resume:
 		err = h.resume(ctx, c, name, m)
+	case *controlv1.Disown:
+		err = h.disown(ctx, c, name, m)
 	default:
 		err = fault.New(fault.Invalid, "UNSUPPORTED", "%s.%s is not supported by this version", name.Noun, name.Verb)
 	}

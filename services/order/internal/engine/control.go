@@ -140,6 +140,24 @@ func (h *Holder) resume(ctx context.Context, c Command, name topology.Command, m
 		world.Internal{Commands: []uint64{c.Seq}, Resume: &world.Resume{Client: m.GetClient()}})
 }
 
+// disown takes a person's word that a rental is not ours. Of one that the journal holds it is not taken.
+func (h *Holder) disown(ctx context.Context, c Command, name topology.Command, m *controlv1.Disown) error {
+	if !h.config.Clients[name.Client].Control {
+		return errControl
+	}
+	id := m.GetMarketOrderId()
+	if id <= 0 {
+		return fault.New(fault.Invalid, "INVALID_ARGUMENT", "market_order_id is required: the market's number of the rental")
+	}
+	if o := h.deps.World.OwnerOf(id); o != nil {
+		return fault.New(fault.Invalid, "FAILED_PRECONDITION", "rental %d is known as order %s: cancel that", id, o.ID)
+	}
+	err := h.controlled(ctx, "disowned", c, operation(name, c.Seq, "", nil), "", fmt.Sprintf("rental %d: %s", id, m.GetReason()),
+		world.Internal{Commands: []uint64{c.Seq}, Disown: id})
+	h.ladder.sooner(time.Now()) // the next read counts without it
+	return err
+}
+
 // halted says why a client's orders are not given a server; empty when they may be.
 func (h *Holder) halted(client string) string {
 	halt := h.deps.World.Halted(client)

@@ -72,6 +72,26 @@ func (c *Control) Resume(ctx context.Context, r *controlv1.ResumeRequest) (*cont
 	return &controlv1.ResumeResponse{OperationId: receipt.Operation}, nil
 }
 
+// Disown admits a person's word about a rental.
+func (c *Control) Disown(ctx context.Context, r *controlv1.DisownRequest) (*controlv1.DisownResponse, error) {
+	client, err := c.allowed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.GetDisown().GetMarketOrderId() <= 0 {
+		return nil, fault.New(fault.Invalid, "INVALID_ARGUMENT", "disown.market_order_id is required: the market's number of the rental")
+	}
+	hash, err := hashOf(r)
+	if err != nil {
+		return nil, err
+	}
+	receipt, err := c.server.admit(ctx, client, "control", "disown", r.GetRequestId(), hash, r.GetDisown())
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.DisownResponse{OperationId: receipt.Operation}, nil
+}
+
 // GetAccount says how the account stands.
 func (c *Control) GetAccount(ctx context.Context, _ *controlv1.GetAccountRequest) (*controlv1.GetAccountResponse, error) {
 	if _, err := c.allowed(ctx); err != nil {

@@ -60,6 +60,8 @@ type Internal struct {
 	// Halt and Resume change what may be rented.
 	Halt   *Halt   `json:"halt,omitempty"`
 	Resume *Resume `json:"resume,omitempty"`
+	// Disown is a rental of the market of which a person says that it is not ours.
+	Disown int64 `json:"disown,omitempty"`
 	// Forestall names an operation whose cancel came first.
 	Forestall string `json:"forestall,omitempty"`
 	// Commands have their first record in this one.
@@ -124,6 +126,7 @@ type World struct {
 	forestalled map[string]time.Time  // by client and operation id
 	handled     map[uint64]struct{}   // sequences in COMMANDS
 	halts       map[string]Halt       // by client, the account's under ""
+	disowned    map[int64]bool        // by the market's number
 	probed      bool
 	holder      string
 	released    bool
@@ -135,7 +138,7 @@ type World struct {
 func New(account string) *World {
 	return &World{
 		account: account, orders: map[string]*rental.Order{}, place: map[string]int{}, byRental: map[int64]string{}, operations: map[string]*Operation{},
-		errands: map[string]*Errand{}, forestalled: map[string]time.Time{}, handled: map[uint64]struct{}{}, halts: map[string]Halt{}, released: true,
+		errands: map[string]*Errand{}, forestalled: map[string]time.Time{}, handled: map[uint64]struct{}{}, halts: map[string]Halt{}, disowned: map[int64]bool{}, released: true,
 		changed: make(chan struct{}),
 	}
 }
@@ -183,6 +186,9 @@ func (w *World) fold(client string, b body) {
 	}
 	if in.Halt != nil {
 		w.halts[in.Halt.Client] = *in.Halt
+	}
+	if in.Disown != 0 {
+		w.disowned[in.Disown] = true
 	}
 	if in.Resume != nil {
 		delete(w.halts, in.Resume.Client)
@@ -282,6 +288,13 @@ func (w *World) Halted(client string) *Halt {
 		}
 	}
 	return nil
+}
+
+// Disowned says that a person said of a rental that it is not ours.
+func (w *World) Disowned(rentalID int64) bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.disowned[rentalID]
 }
 
 // Halts lists those that stand, oldest first.

@@ -143,6 +143,62 @@ func (x *Resume) GetReason() string {
 	return ""
 }
 
+// Disown is the body of renthook.v1.cmd.<client>.control.disown.<key>: a person has looked at a rental that might be ours
+// and says that it is not. It blocks nothing any more, and nothing here ends it.
+type Disown struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The market's number of the rental.
+	MarketOrderId int64 `protobuf:"varint,1,opt,name=market_order_id,json=marketOrderId,proto3" json:"market_order_id,omitempty"`
+	// For the journal.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disown) Reset() {
+	*x = Disown{}
+	mi := &file_renthook_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disown) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disown) ProtoMessage() {}
+
+func (x *Disown) ProtoReflect() protoreflect.Message {
+	mi := &file_renthook_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disown.ProtoReflect.Descriptor instead.
+func (*Disown) Descriptor() ([]byte, []int) {
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Disown) GetMarketOrderId() int64 {
+	if x != nil {
+		return x.MarketOrderId
+	}
+	return 0
+}
+
+func (x *Disown) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // HaltRequest asks for a halt.
 type HaltRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -156,7 +212,7 @@ type HaltRequest struct {
 
 func (x *HaltRequest) Reset() {
 	*x = HaltRequest{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[2]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +224,7 @@ func (x *HaltRequest) String() string {
 func (*HaltRequest) ProtoMessage() {}
 
 func (x *HaltRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[2]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +237,7 @@ func (x *HaltRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltRequest.ProtoReflect.Descriptor instead.
 func (*HaltRequest) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HaltRequest) GetHalt() *Halt {
@@ -209,7 +265,7 @@ type HaltResponse struct {
 
 func (x *HaltResponse) Reset() {
 	*x = HaltResponse{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[3]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +277,7 @@ func (x *HaltResponse) String() string {
 func (*HaltResponse) ProtoMessage() {}
 
 func (x *HaltResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[3]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +290,7 @@ func (x *HaltResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HaltResponse.ProtoReflect.Descriptor instead.
 func (*HaltResponse) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HaltResponse) GetOperationId() string {
@@ -257,7 +313,7 @@ type ResumeRequest struct {
 
 func (x *ResumeRequest) Reset() {
 	*x = ResumeRequest{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[4]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +325,7 @@ func (x *ResumeRequest) String() string {
 func (*ResumeRequest) ProtoMessage() {}
 
 func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[4]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +338,7 @@ func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRequest) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ResumeRequest) GetResume() *Resume {
@@ -310,7 +366,7 @@ type ResumeResponse struct {
 
 func (x *ResumeResponse) Reset() {
 	*x = ResumeResponse{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[5]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +378,7 @@ func (x *ResumeResponse) String() string {
 func (*ResumeResponse) ProtoMessage() {}
 
 func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[5]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,10 +391,111 @@ func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeResponse) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ResumeResponse) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+// DisownRequest names a rental.
+type DisownRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which, why.
+	Disown *Disown `protobuf:"bytes,1,opt,name=disown,proto3" json:"disown,omitempty"`
+	// The caller's key.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisownRequest) Reset() {
+	*x = DisownRequest{}
+	mi := &file_renthook_control_v1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisownRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisownRequest) ProtoMessage() {}
+
+func (x *DisownRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_renthook_control_v1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisownRequest.ProtoReflect.Descriptor instead.
+func (*DisownRequest) Descriptor() ([]byte, []int) {
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DisownRequest) GetDisown() *Disown {
+	if x != nil {
+		return x.Disown
+	}
+	return nil
+}
+
+func (x *DisownRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// DisownResponse answers as soon as the command is on disk.
+type DisownResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ask OrderService.GetOperation with it.
+	OperationId   string `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisownResponse) Reset() {
+	*x = DisownResponse{}
+	mi := &file_renthook_control_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisownResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisownResponse) ProtoMessage() {}
+
+func (x *DisownResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_renthook_control_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisownResponse.ProtoReflect.Descriptor instead.
+func (*DisownResponse) Descriptor() ([]byte, []int) {
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DisownResponse) GetOperationId() string {
 	if x != nil {
 		return x.OperationId
 	}
@@ -354,7 +511,7 @@ type GetAccountRequest struct {
 
 func (x *GetAccountRequest) Reset() {
 	*x = GetAccountRequest{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[6]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +523,7 @@ func (x *GetAccountRequest) String() string {
 func (*GetAccountRequest) ProtoMessage() {}
 
 func (x *GetAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[6]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +536,7 @@ func (x *GetAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAccountRequest.ProtoReflect.Descriptor instead.
 func (*GetAccountRequest) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 // GetAccountResponse says how it stands. Amounts are decimal strings, USD, fees included.
@@ -399,7 +556,7 @@ type GetAccountResponse struct {
 
 func (x *GetAccountResponse) Reset() {
 	*x = GetAccountResponse{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[7]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +568,7 @@ func (x *GetAccountResponse) String() string {
 func (*GetAccountResponse) ProtoMessage() {}
 
 func (x *GetAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[7]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +581,7 @@ func (x *GetAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAccountResponse.ProtoReflect.Descriptor instead.
 func (*GetAccountResponse) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetAccountResponse) GetAccount() string {
@@ -474,7 +631,7 @@ type GetAccountResponse_Standing struct {
 
 func (x *GetAccountResponse_Standing) Reset() {
 	*x = GetAccountResponse_Standing{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[8]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +643,7 @@ func (x *GetAccountResponse_Standing) String() string {
 func (*GetAccountResponse_Standing) ProtoMessage() {}
 
 func (x *GetAccountResponse_Standing) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[8]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +656,7 @@ func (x *GetAccountResponse_Standing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAccountResponse_Standing.ProtoReflect.Descriptor instead.
 func (*GetAccountResponse_Standing) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{7, 0}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *GetAccountResponse_Standing) GetClient() string {
@@ -554,7 +711,7 @@ type GetAccountResponse_Limit struct {
 
 func (x *GetAccountResponse_Limit) Reset() {
 	*x = GetAccountResponse_Limit{}
-	mi := &file_renthook_control_v1_control_proto_msgTypes[9]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +723,7 @@ func (x *GetAccountResponse_Limit) String() string {
 func (*GetAccountResponse_Limit) ProtoMessage() {}
 
 func (x *GetAccountResponse_Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_renthook_control_v1_control_proto_msgTypes[9]
+	mi := &file_renthook_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +736,7 @@ func (x *GetAccountResponse_Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAccountResponse_Limit.ProtoReflect.Descriptor instead.
 func (*GetAccountResponse_Limit) Descriptor() ([]byte, []int) {
-	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{7, 1}
+	return file_renthook_control_v1_control_proto_rawDescGZIP(), []int{10, 1}
 }
 
 func (x *GetAccountResponse_Limit) GetSetting() string {
@@ -621,6 +778,9 @@ const file_renthook_control_v1_control_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"8\n" +
 	"\x06Resume\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"H\n" +
+	"\x06Disown\x12&\n" +
+	"\x0fmarket_order_id\x18\x01 \x01(\x03R\rmarketOrderId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"[\n" +
 	"\vHaltRequest\x12-\n" +
 	"\x04halt\x18\x01 \x01(\v2\x19.renthook.control.v1.HaltR\x04halt\x12\x1d\n" +
@@ -633,6 +793,12 @@ const file_renthook_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"3\n" +
 	"\x0eResumeResponse\x12!\n" +
+	"\foperation_id\x18\x01 \x01(\tR\voperationId\"c\n" +
+	"\rDisownRequest\x123\n" +
+	"\x06disown\x18\x01 \x01(\v2\x1b.renthook.control.v1.DisownR\x06disown\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"3\n" +
+	"\x0eDisownResponse\x12!\n" +
 	"\foperation_id\x18\x01 \x01(\tR\voperationId\"\x13\n" +
 	"\x11GetAccountRequest\"\xe0\x03\n" +
 	"\x12GetAccountResponse\x12\x18\n" +
@@ -651,10 +817,11 @@ const file_renthook_control_v1_control_proto_rawDesc = "" +
 	"\asetting\x18\x01 \x01(\tR\asetting\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\tR\x05limit\x12\x1c\n" +
 	"\tcommitted\x18\x03 \x01(\tR\tcommitted\x12\x14\n" +
-	"\x05spent\x18\x04 \x01(\tR\x05spent2\x8f\x02\n" +
+	"\x05spent\x18\x04 \x01(\tR\x05spent2\xe2\x02\n" +
 	"\x0eControlService\x12K\n" +
 	"\x04Halt\x12 .renthook.control.v1.HaltRequest\x1a!.renthook.control.v1.HaltResponse\x12Q\n" +
-	"\x06Resume\x12\".renthook.control.v1.ResumeRequest\x1a#.renthook.control.v1.ResumeResponse\x12]\n" +
+	"\x06Resume\x12\".renthook.control.v1.ResumeRequest\x1a#.renthook.control.v1.ResumeResponse\x12Q\n" +
+	"\x06Disown\x12\".renthook.control.v1.DisownRequest\x1a#.renthook.control.v1.DisownResponse\x12]\n" +
 	"\n" +
 	"GetAccount\x12&.renthook.control.v1.GetAccountRequest\x1a'.renthook.control.v1.GetAccountResponseB\xdb\x01\n" +
 	"\x17com.renthook.control.v1B\fControlProtoP\x01ZDgithub.com/renthook/renthook/proto/gen/renthook/control/v1;controlv1\xa2\x02\x03RCX\xaa\x02\x13Renthook.Control.V1\xca\x02\x13Renthook\\Control\\V1\xe2\x02\x1fRenthook\\Control\\V1\\GPBMetadata\xea\x02\x15Renthook::Control::V1b\x06proto3"
@@ -671,37 +838,43 @@ func file_renthook_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_renthook_control_v1_control_proto_rawDescData
 }
 
-var file_renthook_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_renthook_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_renthook_control_v1_control_proto_goTypes = []any{
 	(*Halt)(nil),                        // 0: renthook.control.v1.Halt
 	(*Resume)(nil),                      // 1: renthook.control.v1.Resume
-	(*HaltRequest)(nil),                 // 2: renthook.control.v1.HaltRequest
-	(*HaltResponse)(nil),                // 3: renthook.control.v1.HaltResponse
-	(*ResumeRequest)(nil),               // 4: renthook.control.v1.ResumeRequest
-	(*ResumeResponse)(nil),              // 5: renthook.control.v1.ResumeResponse
-	(*GetAccountRequest)(nil),           // 6: renthook.control.v1.GetAccountRequest
-	(*GetAccountResponse)(nil),          // 7: renthook.control.v1.GetAccountResponse
-	(*GetAccountResponse_Standing)(nil), // 8: renthook.control.v1.GetAccountResponse.Standing
-	(*GetAccountResponse_Limit)(nil),    // 9: renthook.control.v1.GetAccountResponse.Limit
-	(*timestamppb.Timestamp)(nil),       // 10: google.protobuf.Timestamp
+	(*Disown)(nil),                      // 2: renthook.control.v1.Disown
+	(*HaltRequest)(nil),                 // 3: renthook.control.v1.HaltRequest
+	(*HaltResponse)(nil),                // 4: renthook.control.v1.HaltResponse
+	(*ResumeRequest)(nil),               // 5: renthook.control.v1.ResumeRequest
+	(*ResumeResponse)(nil),              // 6: renthook.control.v1.ResumeResponse
+	(*DisownRequest)(nil),               // 7: renthook.control.v1.DisownRequest
+	(*DisownResponse)(nil),              // 8: renthook.control.v1.DisownResponse
+	(*GetAccountRequest)(nil),           // 9: renthook.control.v1.GetAccountRequest
+	(*GetAccountResponse)(nil),          // 10: renthook.control.v1.GetAccountResponse
+	(*GetAccountResponse_Standing)(nil), // 11: renthook.control.v1.GetAccountResponse.Standing
+	(*GetAccountResponse_Limit)(nil),    // 12: renthook.control.v1.GetAccountResponse.Limit
+	(*timestamppb.Timestamp)(nil),       // 13: google.protobuf.Timestamp
 }
 var file_renthook_control_v1_control_proto_depIdxs = []int32{
 	0,  // 0: renthook.control.v1.HaltRequest.halt:type_name -> renthook.control.v1.Halt
 	1,  // 1: renthook.control.v1.ResumeRequest.resume:type_name -> renthook.control.v1.Resume
-	8,  // 2: renthook.control.v1.GetAccountResponse.halts:type_name -> renthook.control.v1.GetAccountResponse.Standing
-	9,  // 3: renthook.control.v1.GetAccountResponse.limits:type_name -> renthook.control.v1.GetAccountResponse.Limit
-	10, // 4: renthook.control.v1.GetAccountResponse.Standing.since:type_name -> google.protobuf.Timestamp
-	2,  // 5: renthook.control.v1.ControlService.Halt:input_type -> renthook.control.v1.HaltRequest
-	4,  // 6: renthook.control.v1.ControlService.Resume:input_type -> renthook.control.v1.ResumeRequest
-	6,  // 7: renthook.control.v1.ControlService.GetAccount:input_type -> renthook.control.v1.GetAccountRequest
-	3,  // 8: renthook.control.v1.ControlService.Halt:output_type -> renthook.control.v1.HaltResponse
-	5,  // 9: renthook.control.v1.ControlService.Resume:output_type -> renthook.control.v1.ResumeResponse
-	7,  // 10: renthook.control.v1.ControlService.GetAccount:output_type -> renthook.control.v1.GetAccountResponse
-	8,  // [8:11] is the sub-list for method output_type
-	5,  // [5:8] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	2,  // 2: renthook.control.v1.DisownRequest.disown:type_name -> renthook.control.v1.Disown
+	11, // 3: renthook.control.v1.GetAccountResponse.halts:type_name -> renthook.control.v1.GetAccountResponse.Standing
+	12, // 4: renthook.control.v1.GetAccountResponse.limits:type_name -> renthook.control.v1.GetAccountResponse.Limit
+	13, // 5: renthook.control.v1.GetAccountResponse.Standing.since:type_name -> google.protobuf.Timestamp
+	3,  // 6: renthook.control.v1.ControlService.Halt:input_type -> renthook.control.v1.HaltRequest
+	5,  // 7: renthook.control.v1.ControlService.Resume:input_type -> renthook.control.v1.ResumeRequest
+	7,  // 8: renthook.control.v1.ControlService.Disown:input_type -> renthook.control.v1.DisownRequest
+	9,  // 9: renthook.control.v1.ControlService.GetAccount:input_type -> renthook.control.v1.GetAccountRequest
+	4,  // 10: renthook.control.v1.ControlService.Halt:output_type -> renthook.control.v1.HaltResponse
+	6,  // 11: renthook.control.v1.ControlService.Resume:output_type -> renthook.control.v1.ResumeResponse
+	8,  // 12: renthook.control.v1.ControlService.Disown:output_type -> renthook.control.v1.DisownResponse
+	10, // 13: renthook.control.v1.ControlService.GetAccount:output_type -> renthook.control.v1.GetAccountResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_renthook_control_v1_control_proto_init() }
@@ -715,7 +888,7 @@ func file_renthook_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_renthook_control_v1_control_proto_rawDesc), len(file_renthook_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

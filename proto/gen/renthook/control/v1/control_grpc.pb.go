@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ControlService_Halt_FullMethodName       = "/renthook.control.v1.ControlService/Halt"
 	ControlService_Resume_FullMethodName     = "/renthook.control.v1.ControlService/Resume"
+	ControlService_Disown_FullMethodName     = "/renthook.control.v1.ControlService/Disown"
 	ControlService_GetAccount_FullMethodName = "/renthook.control.v1.ControlService/GetAccount"
 )
 
@@ -37,6 +38,8 @@ type ControlServiceClient interface {
 	Halt(ctx context.Context, in *HaltRequest, opts ...grpc.CallOption) (*HaltResponse, error)
 	// Lifts a halt.
 	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
+	// Says that a rental is not ours.
+	Disown(ctx context.Context, in *DisownRequest, opts ...grpc.CallOption) (*DisownResponse, error)
 	// How the account stands: halts, what burns, what is committed, and the limits.
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
 }
@@ -69,6 +72,16 @@ func (c *controlServiceClient) Resume(ctx context.Context, in *ResumeRequest, op
 	return out, nil
 }
 
+func (c *controlServiceClient) Disown(ctx context.Context, in *DisownRequest, opts ...grpc.CallOption) (*DisownResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DisownResponse)
+	err := c.cc.Invoke(ctx, ControlService_Disown_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlServiceClient) GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetAccountResponse)
@@ -90,6 +103,8 @@ type ControlServiceServer interface {
 	Halt(context.Context, *HaltRequest) (*HaltResponse, error)
 	// Lifts a halt.
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
+	// Says that a rental is not ours.
+	Disown(context.Context, *DisownRequest) (*DisownResponse, error)
 	// How the account stands: halts, what burns, what is committed, and the limits.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
 	mustEmbedUnimplementedControlServiceServer()
@@ -107,6 +122,9 @@ func (UnimplementedControlServiceServer) Halt(context.Context, *HaltRequest) (*H
 }
 func (UnimplementedControlServiceServer) Resume(context.Context, *ResumeRequest) (*ResumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedControlServiceServer) Disown(context.Context, *DisownRequest) (*DisownResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Disown not implemented")
 }
 func (UnimplementedControlServiceServer) GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAccount not implemented")
@@ -168,6 +186,24 @@ func _ControlService_Resume_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControlService_Disown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DisownRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServiceServer).Disown(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControlService_Disown_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServiceServer).Disown(ctx, req.(*DisownRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControlService_GetAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetAccountRequest)
 	if err := dec(in); err != nil {
@@ -200,6 +236,10 @@ var ControlService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resume",
 			Handler:    _ControlService_Resume_Handler,
+		},
+		{
+			MethodName: "Disown",
+			Handler:    _ControlService_Disown_Handler,
 		},
 		{
 			MethodName: "GetAccount",
