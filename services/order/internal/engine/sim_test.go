@@ -146,8 +146,10 @@ func (p *pen) Epoch() uint64 { return p.epoch }
 
 // dice are thrown by the storm and by what it meets, at once.
 type dice struct {
-	mu  sync.Mutex
-	rng *rand.Rand
+	// drawn come before chance's numbers.
+	drawn []uint64
+	mu    sync.Mutex
+	rng   *rand.Rand
 }
 
 func (d *dice) IntN(n int) int {
@@ -159,6 +161,11 @@ func (d *dice) IntN(n int) int {
 func (d *dice) Uint64() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.drawn) > 0 {
+		n := d.drawn[0]
+		d.drawn = d.drawn[1:]
+		return n
+	}
 	return d.rng.Uint64()
 }
 
@@ -184,6 +191,8 @@ type rig struct {
 	full     time.Time
 	crashes  int
 	running  sync.WaitGroup
+	// spoil is what becomes of an append in place of chance.
+	spoil func() int
 }
 
 func simConfig() engine.Config {
@@ -416,6 +425,8 @@ func (r *rig) fate() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case r.spoil != nil:
+		return r.spoil()
 	case !r.stormy:
 		return 0
 	case time.Now().Before(r.full):
