@@ -23,9 +23,6 @@ const again = time.Second
 // commandWait bounds how long one command may wait for its record.
 const commandWait = 20 * time.Second
 
-// nouns are what commands of this service are about.
-var nouns = []string{"order", "control"}
-
 // sweepAge is how old a command without a record must be before the sweep drives it: the consumer is usually faster.
 const sweepAge = 10 * time.Second
 
@@ -134,6 +131,7 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 		Log: s.log, World: s.world, Books: books{s.deps.Books}, Account: s.deps.Market, Box: s.deps.Box,
 		Room: func() bool { return !s.tight.Load() },
 		Waits: func(reason string) {
+			s.setWaits(reason)
 			if reason == engine.WhyFull {
 				s.setFailure(fmt.Errorf("nothing is rented: %w", journal.ErrFull))
 			} else if claimed != nil {
@@ -158,6 +156,7 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 	if err != nil {
 		return err
 	}
+	defer s.setWaits("")
 	done := make(chan struct{}, 2)
 	go func() {
 		defer func() { done <- struct{}{} }()
@@ -198,7 +197,8 @@ func (b books) Poll() uint64 {
 	return poll
 }
 
-// consumer is the account's durable: its filter follows the clients of the settings.
+// consumer is the account's durable: its filter follows the clients of the settings. It takes every command of theirs,
+// so that one that nobody knows is answered and not left queued.
 func (s *Service) consumer(ctx context.Context) (string, error) {
 	name := topology.OrderConsumer(s.engine.Account)
 	c := jetstream.ConsumerConfig{
@@ -207,9 +207,7 @@ func (s *Service) consumer(ctx context.Context) (string, error) {
 		MaxAckPending: 16,
 	}
 	for client := range s.engine.Clients {
-		for _, noun := range nouns {
-			c.FilterSubjects = append(c.FilterSubjects, topology.CommandsFor(client, noun))
-		}
+		c.FilterSubjects = append(c.FilterSubjects, topology.CommandsOf(client))
 	}
 	if len(c.FilterSubjects) == 0 {
 		return "", errors.New("no client belongs to this account: nobody can ask for anything")
@@ -239,18 +237,15 @@ func (s *Service) consume(ctx context.Context, consumer string, h *engine.Holder
 
 // sweep drives commands that the consumer skipped: its position may be lost or ahead of the stream after a crash.
 func (s *Service) sweep(ctx context.Context, h *engine.Holder) {
-	// next is, per client and noun, the sequence from which nothing has been looked at.
+	// next is, per client, the sequence from which nothing has been looked at.
 	next := map[string]uint64{}
 	for ctx.Err() == nil {
 		for client := range s.engine.Clients {
-			for _, noun := range nouns {
-				commands := topology.CommandsFor(client, noun)
-				from, err := s.sweepSome(ctx, h, commands, next[commands])
-				if err != nil && ctx.Err() == nil {
-					s.log.WarnContext(ctx, "the sweep over commands stopped", "commands", commands, "error", err.Error())
-				}
-				next[commands] = from
+			from, err := s.sweepClient(ctx, h, client, next[client])
+			if err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "the sweep over commands stopped", "client", client, "error", err.Error())
 			}
+			next[client] = from
 		}
 		if state, err := s.journal.State(ctx); err == nil {
 			s.tight.Store(state.MaxBytes > 0 && state.Bytes > state.MaxBytes/100*fullPart)
@@ -270,13 +265,13 @@ func (s *Service) commandsInfo(ctx context.Context) (*jetstream.StreamInfo, erro
 	return stream.CachedInfo(), nil
 }
 
-func (s *Service) sweepSome(ctx context.Context, h *engine.Holder, commands string, from uint64) (uint64, error) {
+func (s *Service) sweepClient(ctx context.Context, h *engine.Holder, client string, from uint64) (uint64, error) {
 	stream, err := s.deps.Bus.JetStream().Stream(ctx, topology.Commands)
 	if err != nil {
 		return from, err
 	}
 	for {
-		m, err := stream.GetMsg(ctx, max(from, 1), jetstream.WithGetMsgSubject(commands))
+		m, err := stream.GetMsg(ctx, max(from, 1), jetstream.WithGetMsgSubject(topology.CommandsOf(client)))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return from, nil
 		}

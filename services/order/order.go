@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -64,6 +65,8 @@ type Deps struct {
 	Books  Books
 	// Judge refuses callback addresses that could not be called.
 	Judge func(ctx context.Context, url string) error
+	// Meter counts; nil counts nothing.
+	Meter metric.Meter
 	// Dial reaches ssh ports of rentals; nil means the network.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -90,6 +93,8 @@ type Service struct {
 
 	mu      sync.Mutex
 	failure error
+	// waits is why this process sends no create, empty when it may or does not hold the account.
+	waits string
 }
 
 var errUnread = errors.New("the journal has not been read yet")
@@ -111,6 +116,9 @@ func New(c Config, d Deps) (*Service, error) {
 	s.ends = &exporter{
 		path: c.Settings.Order.EndsFile, box: d.Box, log: d.Log, world: s.world, pending: map[string]pendingEnd{},
 		list: ends.List{Account: s.engine.Account, Key: c.Settings.KeyFingerprint(), By: s.engine.Holder},
+	}
+	if err := s.observe(d.Meter); err != nil {
+		return nil, err
 	}
 	s.journal = journal.Open(d.Bus.JetStream(), topology.Orders(s.engine.Account))
 	if s.listener, err = net.Listen("tcp", c.Settings.Order.GRPCAddress); err != nil {
@@ -235,6 +243,12 @@ func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failure
+}
+
+func (s *Service) setWaits(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waits = reason
 }
 
 func (s *Service) setFailure(err error) {

@@ -119,6 +119,15 @@ func TestOrder_BodiesThatMakeNoSenseAreAnswered(t *testing.T) {
 			t.Errorf("%q: %v", body, op)
 		}
 	}
+	for _, c := range []topology.Command{{Noun: "order", Verb: "dance"}, {Noun: "watch", Verb: "create"}, {Noun: "pizza", Verb: "order"}} {
+		c.Client, c.Key = "local", "unknown"
+		if _, err := r.bus.JetStream().Publish(t.Context(), c.Subject(), []byte(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+		if op := r.operation("local", c.Operation(), "the command to be answered", settled); op.GetFailure().GetCode() != "NO_SUCH_COMMAND" {
+			t.Errorf("%s: %v", c.Subject(), op)
+		}
+	}
 	// Others flow on.
 	r.operation("local", r.create("good", "RTX 4090", "2"), "the order to run", inState(orderv1.Order_RUNNING))
 	r.atRest(1)

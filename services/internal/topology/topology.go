@@ -87,9 +87,6 @@ func ParseOperation(client, operation string) (Command, error) {
 // CommandsOf matches every command of a client.
 func CommandsOf(client string) string { return root + "cmd." + client + ".>" }
 
-// CommandsFor matches a client's commands of one noun.
-func CommandsFor(client, noun string) string { return root + "cmd." + client + "." + noun + ".>" }
-
 // Orders is the name of an account's journal.
 func Orders(account string) string {
 	return "ORDERS_" + strings.ToUpper(strings.ReplaceAll(account, "-", "_"))

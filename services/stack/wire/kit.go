@@ -136,6 +136,7 @@ func (k *Kit) judge(ctx context.Context, url string) error { return k.egress.Che
 func (k *Kit) order(ctx context.Context) (Service, error) {
 	return order.New(order.Config{Settings: k.settings}, order.Deps{
 		Log: k.log, Bus: k.bus, Box: k.box, Auth: k.auth, Market: k.account(), Books: k.view(ctx), Judge: k.judge,
+		Meter: k.telemetry.Meter("github.com/renthook/renthook/services/order"),
 	})
 }
 
