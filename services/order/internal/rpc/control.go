@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/renthook/renthook/pkg/fault"
@@ -30,66 +31,56 @@ func (c *Control) allowed(ctx context.Context) (string, error) {
 	return client, nil
 }
 
-// Halt admits a halt.
-func (c *Control) Halt(ctx context.Context, r *controlv1.HaltRequest) (*controlv1.HaltResponse, error) {
+// admit stores the command that a request stands for, and gives its operation.
+func (c *Control) admit(ctx context.Context, verb, requestID string, request, command proto.Message) (string, error) {
 	client, err := c.allowed(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	hash, err := hashOf(r)
+	hash, err := hashOf(request)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
+	receipt, err := c.server.admit(ctx, client, "control", verb, requestID, hash, command)
+	return receipt.Operation, err
+}
+
+// Halt admits a halt.
+func (c *Control) Halt(ctx context.Context, r *controlv1.HaltRequest) (*controlv1.HaltResponse, error) {
 	m := r.GetHalt()
 	if m == nil {
 		m = &controlv1.Halt{}
 	}
-	receipt, err := c.server.admit(ctx, client, "control", "halt", r.GetRequestId(), hash, m)
+	id, err := c.admit(ctx, "halt", r.GetRequestId(), r, m)
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.HaltResponse{OperationId: receipt.Operation}, nil
+	return &controlv1.HaltResponse{OperationId: id}, nil
 }
 
 // Resume admits a resume.
 func (c *Control) Resume(ctx context.Context, r *controlv1.ResumeRequest) (*controlv1.ResumeResponse, error) {
-	client, err := c.allowed(ctx)
-	if err != nil {
-		return nil, err
-	}
-	hash, err := hashOf(r)
-	if err != nil {
-		return nil, err
-	}
 	m := r.GetResume()
 	if m == nil {
 		m = &controlv1.Resume{}
 	}
-	receipt, err := c.server.admit(ctx, client, "control", "resume", r.GetRequestId(), hash, m)
+	id, err := c.admit(ctx, "resume", r.GetRequestId(), r, m)
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.ResumeResponse{OperationId: receipt.Operation}, nil
+	return &controlv1.ResumeResponse{OperationId: id}, nil
 }
 
 // Disown admits a person's word about a rental.
 func (c *Control) Disown(ctx context.Context, r *controlv1.DisownRequest) (*controlv1.DisownResponse, error) {
-	client, err := c.allowed(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if r.GetDisown().GetMarketOrderId() <= 0 {
 		return nil, fault.New(fault.Invalid, "INVALID_ARGUMENT", "disown.market_order_id is required: the market's number of the rental")
 	}
-	hash, err := hashOf(r)
+	id, err := c.admit(ctx, "disown", r.GetRequestId(), r, r.GetDisown())
 	if err != nil {
 		return nil, err
 	}
-	receipt, err := c.server.admit(ctx, client, "control", "disown", r.GetRequestId(), hash, r.GetDisown())
-	if err != nil {
-		return nil, err
-	}
-	return &controlv1.DisownResponse{OperationId: receipt.Operation}, nil
+	return &controlv1.DisownResponse{OperationId: id}, nil
 }
 
 // GetAccount says how the account stands.
