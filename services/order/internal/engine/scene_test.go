@@ -387,6 +387,18 @@ func TestCreates_Wait(t *testing.T) {
 			func(_ *rig, m *stage) { m.onList = func(*market.Rentals) error { return errLie } },
 			func(_ *rig, m *stage) { m.onList = nil },
 		},
+		"for room in the journal": {
+			func(r *rig, _ *stage) { r.tight.Store(true) },
+			func(r *rig, _ *stage) { r.tight.Store(false) },
+		},
+		"for a person's word on a suspect": {
+			func(r *rig, m *stage) {
+				m.add(9, "another/image", map[int]string{r.config.Prove.InstallationPort: "tcp"}, dec("7"), market.OnDemand, true)
+			},
+			func(r *rig, m *stage) {
+				r.publishAs("control", "disown", "d", fmt.Sprintf(`{"market_order_id":%d}`, m.lots[0].ID))
+			},
+		},
 		"for a poll of the market": {
 			func(_ *rig, m *stage) { m.stale = true },
 			func(_ *rig, m *stage) { m.stale = false },
@@ -408,6 +420,18 @@ func TestCreates_Wait(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestDisown_NothingOfOurs(t *testing.T) {
+	scene(t, func(t *testing.T, r *rig, _ *stage) {
+		r.boot()
+		r.order("a")
+		held := r.waitState("a", rental.Running, 5*time.Minute).HeldIntent().RentalID
+		r.publishAs("control", "disown", "d", fmt.Sprintf(`{"market_order_id":%d}`, held))
+		if code := r.failure("op_control-disown_d"); code != "FAILED_PRECONDITION" {
+			t.Errorf("disowned what the journal holds: %q", code)
+		}
+	})
 }
 
 // A rental that is missing from the lists may still bill: nothing is rented beside it until its end is proved.

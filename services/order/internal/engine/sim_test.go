@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -193,6 +194,8 @@ type rig struct {
 	running  sync.WaitGroup
 	// spoil is what becomes of an append in place of chance.
 	spoil func() int
+	// tight says that the journal is nearly full.
+	tight atomic.Bool
 }
 
 func simConfig() engine.Config {
@@ -393,7 +396,7 @@ func (r *rig) boot() {
 	}
 	h := engine.NewHolder(r.config, engine.Deps{
 		Log: log, World: w, Books: books, Account: account, Box: r.box,
-		Remaining: func() time.Duration { return 25 * time.Second }, Dial: answer, Random: r.rng.Uint64,
+		Remaining: func() time.Duration { return 25 * time.Second }, Dial: answer, Random: r.rng.Uint64, Room: func() bool { return !r.tight.Load() },
 	}, p, !released)
 	ctx, stop := context.WithCancel(context.Background())
 	r.mu.Lock()
