@@ -91,6 +91,12 @@ SEEDS ?= 1000
 sim: ## Simulate storms over the real order engine: make sim SEEDS=20000
 	RENTHOOK_SEEDS=$(SEEDS) go test -count=1 -timeout 6h -run TestSim -v ./services/order/internal/engine
 
+ONLY ?=
+
+.PHONY: mutants
+mutants: ## Break the order engine's rules one by one, and see that a test notices: make mutants ONLY=quiesce
+	GOWORK=off nice go -C tools/mutants run . -root ../.. -only '$(ONLY)' -doc ../../docs/mutants.md
+
 # A tool is built again only when the version its module asks for changes.
 $(BIN)/buf: tools/buf/go.mod
 	@echo "building buf (about six minutes with an empty cache) …"

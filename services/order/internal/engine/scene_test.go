@@ -72,7 +72,7 @@ func (m *stage) spaced(t *testing.T) {
 func (m *stage) bills(n int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.lots[n].live()
+	return n < len(m.lots) && m.lots[n].live()
 }
 
 type asked struct {
