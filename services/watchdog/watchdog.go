@@ -106,7 +106,7 @@ func (w *Watchdog) Run(ctx context.Context) error {
 		due, err := w.look(ctx)
 		wait := w.config.Interval
 		if due {
-			wait = min(wait, w.backOff(failed))
+			wait = w.backOff(failed)
 			failed++
 		} else {
 			failed = 0
