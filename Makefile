@@ -23,7 +23,7 @@ help: ## Show what can be made
 build: ## Build the programs into .bin
 	@echo "building (about two minutes with an empty cache) …"
 	@mkdir -p $(BIN)
-	@go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./services/cmd/{renthook,ingress,order,pricewatch,notifier,marketsim}
+	@go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./services/cmd/{renthook,ingress,order,pricewatch,notifier,watchdog,marketsim}
 
 .PHONY: run
 run: build ## Run everything in one process, with a simulated market
