@@ -55,6 +55,7 @@ func settled(t testing.TB, c *bus.Conn, stream string, seq uint64) {
 	})
 }
 
+// row:21
 func TestConsume_Verdicts(t *testing.T) {
 	t.Parallel()
 	c := bustest.Start(t).Connect(t)
@@ -165,6 +166,7 @@ func TestConsume_MaxDeliver(t *testing.T) {
 	}
 }
 
+// row:21
 func TestConsume_PoisonDoesNotHoldUpTheOthers(t *testing.T) {
 	t.Parallel()
 	c := bustest.Start(t).Connect(t)
@@ -222,6 +224,7 @@ func TestConsume_ShutdownGivesBackAtOnce(t *testing.T) {
 	<-again
 }
 
+// row:7
 func TestConsume_LongWorkIsNotDeliveredTwice(t *testing.T) {
 	t.Parallel()
 	c := bustest.Start(t).Connect(t)
@@ -310,6 +313,7 @@ func TestConsume_SurvivesRestartsOfTheBroker(t *testing.T) {
 	}
 }
 
+// row:11
 func TestConsume_LostPullRequestIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t)
@@ -334,6 +338,7 @@ func TestConsume_LostPullRequestIsMadeAgain(t *testing.T) {
 	}
 }
 
+// row:9
 func TestConsume_ConsumerRemovedIsMadeAgainAndReplays(t *testing.T) {
 	t.Parallel()
 	const messages = 500

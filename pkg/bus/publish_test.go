@@ -65,6 +65,7 @@ func TestPublish_OneOfManyIsAdmittedForGood(t *testing.T) {
 	}
 }
 
+// row:20
 func TestPublish_NamesWhatHappened(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t)

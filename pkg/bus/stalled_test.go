@@ -17,6 +17,7 @@ type infoOnly struct {
 
 func (c *infoOnly) Info(context.Context) (*jetstream.ConsumerInfo, error) { return &c.info, c.err }
 
+// row:11
 func TestPump_StalledOnlyWhenSomethingShouldHaveCome(t *testing.T) {
 	t.Parallel()
 	limited := jetstream.ConsumerConfig{MaxAckPending: 10}

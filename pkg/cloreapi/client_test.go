@@ -274,6 +274,7 @@ func TestCalls_FollowNoRedirect(t *testing.T) {
 	}
 }
 
+// row:52
 func TestCalls_BoundWhatTheyRead(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 10

@@ -69,6 +69,7 @@ func cluster(t *testing.T) *bus.Conn {
 }
 
 // Leaders change under a writer: no append is lost, stored twice or refused wrongly.
+// row:12
 func TestAppend_LeadersChange(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

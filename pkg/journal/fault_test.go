@@ -59,6 +59,7 @@ var one = []journal.Entry{entry("A", "x", "1")}
 
 var three = []journal.Entry{entry("A", "x", "1"), entry("A", "y", "2"), entry("A", "x", "3")}
 
+// row:12
 func TestAppend_AnswerLostAfterItWasApplied(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -183,6 +184,7 @@ func TestAppend_ContextEndsWhileTheAnswerIsUnderWay(t *testing.T) {
 	appendTo(t, r.writer, one...)
 }
 
+// row:14
 func TestAppend_BrokerAwayLeavesTheWriterAlive(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -202,6 +204,7 @@ func TestAppend_BrokerAwayLeavesTheWriterAlive(t *testing.T) {
 	}
 }
 
+// row:19 row:20
 func TestAppend_FullAndTooLargeLeaveTheWriterAlive(t *testing.T) {
 	t.Parallel()
 	c := bustest.Start(t).Connect(t)

@@ -65,6 +65,7 @@ func TestRead_HaltsOnAlienRecords(t *testing.T) {
 	}
 }
 
+// row:17
 func TestRead_HaltsOnGaps(t *testing.T) {
 	t.Parallel()
 	c := bustest.Start(t).Connect(t)
@@ -100,6 +101,7 @@ func TestRead_HaltsOnGaps(t *testing.T) {
 	}
 }
 
+// row:18
 func TestRead_HaltsOnAJournalThatWasLost(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t)

@@ -110,6 +110,7 @@ func TestJournal_AppendAndReplay(t *testing.T) {
 	}
 }
 
+// row:13 row:27
 func TestWriter_TheSecondFencesTheFirst(t *testing.T) {
 	t.Parallel()
 	j := open(t, bustest.Start(t).Connect(t), "A")

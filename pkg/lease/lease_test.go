@@ -135,6 +135,7 @@ func TestRun_RenewedBeyondItsTTL(t *testing.T) {
 	}
 }
 
+// row:27
 func TestRun_HolderThatVanishedIsFollowedWhenItsLeaseLapses(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t)
@@ -253,6 +254,7 @@ func TestTry_AnAnswerThatGotLostIsNotAnothersLease(t *testing.T) {
 	}
 }
 
+// row:27
 func TestRun_ManyContendersOneHolder(t *testing.T) {
 	t.Parallel()
 	s := bustest.Start(t)

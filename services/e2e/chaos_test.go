@@ -242,6 +242,7 @@ func killInTurn(t *testing.T, a *apart) (outages []outage) {
 
 // Every process is killed in turn while asks come, and in the end the market's own ledger holds what was answered: no
 // answer lost, nothing rented twice, everything told.
+// row:8 row:22 row:37
 func TestChaos_KillEverythingInTurn(t *testing.T) {
 	var sets []string
 	for _, arg := range killTimes {

@@ -68,6 +68,7 @@ func TestControl_HaltCloseAndResume(t *testing.T) {
 }
 
 // What may be spent a day is held, said, and shown.
+// row:54
 func TestControl_SpendIsHeld(t *testing.T) {
 	t.Parallel()
 	zone := "UTC"

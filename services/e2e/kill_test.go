@@ -75,6 +75,7 @@ func waiting(log string) (n int) {
 
 // A crash while a create is out, with the market a process of its own: whether it took effect or not, before or after,
 // the order has one rental in the end, and is told so once.
+// row:8 row:31
 func TestKill_WhileACreateIsInFlight(t *testing.T) {
 	t.Parallel()
 	sim := simulate(t)
@@ -86,6 +87,7 @@ func TestKill_WhileACreateIsInFlight(t *testing.T) {
 }
 
 // The same with the simulator inside: it dies too, and remembers what it had done.
+// row:8
 func TestKill_WithTheMarketInside(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()

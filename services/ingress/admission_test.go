@@ -267,6 +267,7 @@ func TestRestartKeepsAnswers(t *testing.T) {
 	}
 }
 
+// row:14
 func TestBrokerAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *ingress.Config) { c.RequestsPerMinute = 1000 })
@@ -356,6 +357,7 @@ func TestAnswerLost(t *testing.T) {
 	}
 }
 
+// row:19 row:20
 func TestCommandsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *ingress.Config) { c.Sizes = small })

@@ -61,6 +61,7 @@ func TestRestart_AttemptsAreCountedOn(t *testing.T) {
 	}
 }
 
+// row:22
 func TestRestart_FollowersDoNotOvertake(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -204,6 +205,7 @@ func TestReplicas_RespectEachOthersBackOff(t *testing.T) {
 	}
 }
 
+// row:23
 func TestReplay_NothingIsSentTwice(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -257,6 +259,7 @@ func sameLane(t *testing.T, hook *webhooktest.Receiver) *webhooktest.Receiver {
 	return nil
 }
 
+// row:22
 func TestDeadReceiver_DelaysOnlyItself(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -27,6 +27,7 @@ func account(t *testing.T, status int, body string) *clore.Account {
 	return clore.NewAccount(cloreapi.New(cloreapi.Config{BaseURL: server.URL, Key: secret.New("key"), Timeout: time.Minute}))
 }
 
+// row:30 row:38 row:41 row:42
 func TestWhatAnAnswerToCreateProves(t *testing.T) {
 	t.Parallel()
 	refusal := func(name string) string { return `{"error":"` + name + `","code":6}` }
@@ -95,6 +96,7 @@ func TestWhatAnAnswerToCancelProves(t *testing.T) {
 	}
 }
 
+// row:31
 func TestCreateWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan struct{})
@@ -143,6 +145,7 @@ func TestRental(t *testing.T) {
 	}
 }
 
+// row:36
 func TestListsOfUnknownShapeAreErrors(t *testing.T) {
 	t.Parallel()
 	change := func(old, new string) string {
@@ -185,6 +188,7 @@ func TestMixedRental(t *testing.T) {
 	}
 }
 
+// row:37 row:51
 func TestErrorsOfReads(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -119,6 +119,7 @@ func TestRowOfToday(t *testing.T) {
 	}
 }
 
+// row:52
 func TestRowsThatMakeNoSenseAreDropped(t *testing.T) {
 	t.Parallel()
 	price := func(onDemand string) any {
@@ -193,6 +194,7 @@ func TestRowsThatAreOnlyOdd(t *testing.T) {
 	}
 }
 
+// row:52
 func TestAnAnswerOfUnknownShapeIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
@@ -318,6 +320,7 @@ func TestRatesOfTheSpotMarketplace(t *testing.T) {
 	}
 }
 
+// row:52
 func FuzzRow(f *testing.F) {
 	f.Add(`{"bitcoin":"NaN"}`, "1x NVIDIA GeForce RTX 4090", "0.5")
 	f.Add(`{"bitcoin":1e-30,"x":123456789012345678901234567890}`, "", `"1"`)

@@ -186,6 +186,7 @@ func TestLane_HeadThatNeverComesBackLetsGo(t *testing.T) {
 
 // TestLane_OrderHolds: whatever fails and whenever deliveries come, those of one order to one receiver succeed in
 // the order of their events, each exactly once, and none waits for ever.
+// row:24
 func TestLane_OrderHolds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

@@ -311,6 +311,7 @@ func TestCoins(t *testing.T) {
 
 // TestBalance: what the whole rental costs must be there, in a coin the server takes; an unread wallet holds nothing
 // against a coin.
+// row:43
 func TestBalance(t *testing.T) {
 	t.Parallel()
 	for balance, enough := range map[string]bool{"10.70": true, "10.60": false, "0": false, "-5": false} {

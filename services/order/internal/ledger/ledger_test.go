@@ -34,6 +34,7 @@ func one(out rental.Outcome, begun, ends time.Duration, change ...func(*rental.O
 	return o
 }
 
+// row:43 row:45
 func TestCommitted(t *testing.T) {
 	t.Parallel()
 	const h = time.Hour
@@ -95,6 +96,7 @@ func TestDay(t *testing.T) {
 	}
 }
 
+// row:54
 func TestPasses(t *testing.T) {
 	t.Parallel()
 	live := one(rental.Placed, -time.Hour, time.Hour) // 2.20 of the day, burns 1.05

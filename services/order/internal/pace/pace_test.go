@@ -85,6 +85,7 @@ func TestEndedBreaksTheSilence(t *testing.T) {
 }
 
 // TestThrottled: "too many requests" doubles the spacing up to a bound, and quiet calls let it decay.
+// row:37
 func TestThrottled(t *testing.T) {
 	t.Parallel()
 	p := pace.New(config, t0)
@@ -116,6 +117,7 @@ func TestThrottled(t *testing.T) {
 }
 
 // TestAnyDemand lets demands come and go on a clock of its own.
+// row:37
 func TestAnyDemand(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -220,6 +220,7 @@ func (h *history) orphan(t *rapid.T, o prove.Orphan) {
 
 // TestAnyHistory lets orders live on a market that is slow, loses calls and lies, beside other people's rentals. While it
 // lies nothing false is concluded, and once it is honest every rental of ours is held by its order or ended.
+// row:32 row:34 row:35 row:36
 func TestAnyHistory(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

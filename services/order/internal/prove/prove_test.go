@@ -12,6 +12,7 @@ import (
 func orders(o ...*rental.Order) []*rental.Order { return o }
 
 // TestOurs holds which live row is taken for the rental of an open intent.
+// row:25 row:33 row:50
 func TestOurs(t *testing.T) {
 	t.Parallel()
 	markerless := func() *rental.Order {
@@ -70,6 +71,7 @@ func TestOurs(t *testing.T) {
 
 // TestReads holds what series of lists prove. Only the last answer is compared; before it nothing of the kind may be
 // concluded, which "never" says.
+// row:32 row:35 row:36 row:45
 func TestReads(t *testing.T) {
 	t.Parallel()
 	canary := holds("c", 9, 109)
@@ -183,6 +185,7 @@ func TestReads(t *testing.T) {
 }
 
 // TestSweep holds what is cancelled, what blocks, and what is left alone.
+// row:34 row:50
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	closed := func(out rental.Outcome) *rental.Order {

@@ -19,6 +19,7 @@ func last(o *rental.Order)    { o.Policy.MaxCandidates = 1 }
 func patient(o *rental.Order) { o.Ask.WaitUntil = t0.Add(20 * minute) }
 
 // TestEdges holds every edge that event.go documents: the state, the name of the record, and what is done beside it.
+// row:40 row:44 row:45 row:46
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	dearer := func(s *rental.Sighting) { s.PerDay = dec("9.8") }
@@ -445,6 +446,7 @@ func TestUnprobedIsOfTheRental(t *testing.T) {
 }
 
 // TestLaterVersionsAreRefused: a word this version does not know must not be taken for one that bills nothing.
+// row:29
 func TestLaterVersionsAreRefused(t *testing.T) {
 	t.Parallel()
 	o, _ := after(t, asked(), accept, plan, unknown, cancelled)

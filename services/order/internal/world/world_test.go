@@ -239,6 +239,7 @@ func replay(t *testing.T, records []journal.Record) *world.World {
 }
 
 // TestReplay folds the records that a holder wrote: the world they make is the world it lived in.
+// row:23 row:24
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
