@@ -200,6 +200,7 @@ func TestOrder_AKeyThatIsNotAccepted(t *testing.T) {
 	before := r.state().calls("my_orders")
 	create := r.create("k", "RTX 4090", "2")
 	bustest.Eventually(t, "several reads to be refused", func() bool { return r.state().calls("my_orders") >= before+4 })
+	bustest.Eventually(t, "an alarm", func() bool { return r.alarmed("key_refused") })
 	if n := r.state().calls("create_order"); n != 0 {
 		t.Errorf("%d creates without a list of what is rented", n)
 	}
@@ -411,4 +412,35 @@ func TestOrder_AFrozenHolderThaws(t *testing.T) {
 		t.Errorf("%d creates, want 2", s.calls("create_order"))
 	}
 	proxy.Heal()
+}
+
+// A market that refuses for want of money is asked what is left before anybody's next create.
+func TestOrder_TheWalletIsReadBeforeTheNextCreate(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, quick(), cloresim.Config{})
+	r.script(`{"create_order":[{"apply":false,"error":"not_enough_balance","repeat":9}]}`)
+	var orders []string
+	for n := range 3 {
+		orders = append(orders, r.create(fmt.Sprint("k", n), "RTX 4090", "2"))
+	}
+	for _, o := range orders {
+		if op := r.operation("local", o, "the order to fail", settled); op.GetFailure().GetCode() != "WALLET_EMPTY" {
+			t.Errorf("got %v", op.GetFailure())
+		}
+	}
+	refused := false
+	for _, c := range r.state().Calls {
+		switch c.Endpoint {
+		case "create_order":
+			if refused {
+				t.Error("a create follows a refusal for want of money, and the wallet was not read between")
+			}
+			refused = true
+		case "wallets":
+			refused = false
+		}
+	}
+	if creates := r.state().calls("create_order"); creates != 3 {
+		t.Errorf("%d creates", creates)
+	}
 }

@@ -56,7 +56,7 @@ func (h *Holder) tellFrozen(ctx context.Context, now time.Time) error {
 		h.deps.Log.WarnContext(ctx, "creates wait", "reason", why)
 		h.waitsTold = true
 	}
-	for name, text := range map[string]string{"suspects": whySuspects, "unaccounted": whyUnaccounted, "journal_room": whyRoom} {
+	for name, text := range map[string]string{"suspects": whySuspects, "unaccounted": whyUnaccounted, "journal_room": whyRoom, "key_refused": whyKey} {
 		if why != text {
 			h.calm(name)
 		} else if err := h.alarm(ctx, name, text); err != nil {

@@ -256,6 +256,7 @@ func (h *Holder) answered(ctx context.Context, r result) error {
 	case r.rentals != nil:
 		return h.read(ctx, *r.rentals)
 	case r.wallets != nil:
+		h.walletsWanted = false
 		h.balances = map[string]decimal.Decimal{}
 		for _, w := range r.wallets {
 			h.balances[w.Currency] = w.Balance
@@ -268,6 +269,11 @@ func (h *Holder) answered(ctx context.Context, r result) error {
 		first := min(readAgain, h.config.Prove.Window/8)
 		h.readFrom = now.Add(min(first<<min(h.readsFailed, 4), readAtMost))
 		h.readsFailed++
+		var key *market.KeyError
+		h.keyRefused = errors.As(r.err, &key)
+		if h.walletsWanted {
+			h.walletsAt = h.readFrom
+		}
 		h.deps.Log.WarnContext(ctx, "a read of the market failed", "call", r.kind.String(), "error", r.err.Error(), "failed", h.readsFailed)
 		h.ladder.sooner(h.readFrom)
 	}
@@ -289,7 +295,7 @@ func (h *Holder) createAnswered(ctx context.Context, r result, now time.Time) er
 	}
 	h.evaluated = map[string]evaluation{}
 	if strings.Contains(out.Reason, "balance") {
-		h.walletsAt = now
+		h.walletsAt, h.walletsWanted = now, true
 	}
 	if out.Verdict != market.Refused {
 		h.ladder.start(now, h.config)
@@ -305,6 +311,7 @@ func (h *Holder) read(ctx context.Context, r market.Rentals) error {
 			a.n, a.due = 0, r.Began
 		}
 	}
+	h.keyRefused = false
 	h.sweepAt, h.readsFailed, h.readFrom = r.Began.Add(h.config.SweepInterval), 0, time.Time{}
 	res := h.prover.Read(r, h.deps.World.Orders())
 	res.Suspects = slices.DeleteFunc(res.Suspects, func(s market.Rental) bool { return h.deps.World.Disowned(s.ID) })

@@ -52,6 +52,10 @@ type Holder struct {
 	sweepAt   time.Time
 	walletsAt time.Time
 	balances  map[string]decimal.Decimal
+	// walletsWanted: the market refused for want of money, and what is left has not been read since.
+	walletsWanted bool
+	// keyRefused: the newest read was refused for the key.
+	keyRefused bool
 	// cancels maps rentals that are to end to when the next cancel is due.
 	cancels map[int64]*attempts
 	// foreign are rentals that are no order's and were asked to be ended; lacking are the good reads without them.
@@ -293,7 +297,7 @@ func (h *Holder) step(ctx context.Context, now time.Time) error {
 	}
 	probed := h.deps.World.Probed()
 	for _, o := range h.deps.World.Live() {
-		if err := h.decide(ctx, o, rental.Tick{ProbeProven: probed}, world.Internal{}); err != nil {
+		if err := h.decide(ctx, o, rental.Tick{ProbeProven: probed, Waits: h.waits}, world.Internal{}); err != nil {
 			return err
 		}
 	}

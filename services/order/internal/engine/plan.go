@@ -33,6 +33,7 @@ func markerPort(random uint64) int {
 
 // Reasons that need a person.
 const (
+	whyKey         = "the market does not accept the API key: check it and restart"
 	whyRoom        = "the journal is nearly full: make room or raise the stream's limit"
 	whySuspects    = "a rental may be ours and no intent accounts for it"
 	whyUnaccounted = "a rental that should be listed is not, and its end is not proved"
@@ -51,6 +52,10 @@ func (h *Holder) frozen(now time.Time) string {
 		return whySuspects
 	case h.list.unaccounted > 0:
 		return whyUnaccounted
+	case h.keyRefused:
+		return whyKey
+	case h.walletsWanted:
+		return "the market refused for want of money: the wallet is to be read first"
 	case h.createsUsedUp(now):
 		return "limits.creates_per_hour is used up"
 	case !h.deps.Books.Fresh(now):

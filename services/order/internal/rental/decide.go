@@ -640,7 +640,11 @@ func (d *decision) tick(ev Tick) {
 		case d.o.State == Waiting && (waited || late):
 			d.finish(Failed, "failed", "clock", "", "waited as long as asked", d.nothingLeft("nothing that fits appeared in time"))
 		case late:
-			d.finish(Failed, "failed", "clock", "", "the place deadline passed", timedOut("the place deadline passed"))
+			why := "the place deadline passed"
+			if ev.Waits != "" {
+				why += " while nothing could be rented: " + ev.Waits
+			}
+			d.finish(Failed, "failed", "clock", "", why, timedOut(why))
 		}
 	case Placing, Unconfirmed:
 		if late && d.o.Wanted == nil {

@@ -145,6 +145,8 @@ type ExtendAsked struct {
 type Tick struct {
 	// ProbeProven says that a probe has succeeded from this installation before, so that silence means something.
 	ProbeProven bool
+	// Waits is why no create may go out now, whoever's; empty when one may.
+	Waits string
 }
 
 func (Asked) event()       {}
