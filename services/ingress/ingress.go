@@ -18,7 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/netutil"
@@ -293,10 +292,7 @@ func (s *Service) openWindows(ctx context.Context) (window.Bucket, error) {
 	if err := s.deps.Bus.Ready(); err != nil {
 		return nil, err
 	}
-	bucket := topology.WindowsBucket(s.cfg.Sizes.Replicas)
-	// In memory, for an ask would else be written to disk twice; what is forgotten is found in the commands.
-	bucket.Storage = jetstream.MemoryStorage
-	kv, err := s.deps.Bus.EnsureBucket(ctx, bucket)
+	kv, err := s.deps.Bus.EnsureBucket(ctx, topology.WindowsBucket(s.cfg.Sizes.Replicas))
 	if err != nil {
 		return nil, fmt.Errorf("open the windows: %w", err)
 	}

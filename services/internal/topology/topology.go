@@ -269,10 +269,11 @@ func LimitsBucket(replicas int) jetstream.KeyValueConfig {
 	}
 }
 
-// WindowsBucket outlasts a restart of the broker; its keys live as long as the window.
+// WindowsBucket is kept in memory: an ask would else be written to disk twice, and what is forgotten is found in the
+// commands. Its keys live as long as the window.
 func WindowsBucket(replicas int) jetstream.KeyValueConfig {
 	return jetstream.KeyValueConfig{
 		Bucket: Windows, Description: "Keyless asks of the seed's door, for the length of the window.", History: 1,
-		Storage: jetstream.FileStorage, TTL: time.Hour, LimitMarkerTTL: 10 * time.Second, MaxBytes: 64 << 20, Replicas: replicas,
+		Storage: jetstream.MemoryStorage, TTL: time.Hour, LimitMarkerTTL: 10 * time.Second, MaxBytes: 64 << 20, Replicas: replicas,
 	}
 }

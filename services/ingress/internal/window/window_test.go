@@ -38,9 +38,7 @@ func newRig(t *testing.T) *rig {
 }
 
 func (r *rig) open(ctx context.Context) (Bucket, error) {
-	b := topology.WindowsBucket(1)
-	b.Storage = jetstream.MemoryStorage
-	return r.conn.EnsureBucket(ctx, b)
+	return r.conn.EnsureBucket(ctx, topology.WindowsBucket(1))
 }
 
 func (r *rig) windows(t *testing.T, d time.Duration) *Windows {
