@@ -129,15 +129,8 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 	s.log.InfoContext(ctx, "holding the account", "account", s.engine.Account, "epoch", writer.Epoch(), "creates_wait", wait)
 	h := engine.NewHolder(s.engine, engine.Deps{
 		Log: s.log, World: s.world, Books: books{s.deps.Books}, Account: s.deps.Market, Box: s.deps.Box,
-		Room: func() bool { return !s.tight.Load() },
-		Waits: func(reason string) {
-			s.setWaits(reason)
-			if reason == engine.WhyFull {
-				s.setFailure(fmt.Errorf("nothing is rented: %w", journal.ErrFull))
-			} else if claimed != nil {
-				s.setFailure(nil)
-			}
-		},
+		Room:      func() bool { return !s.tight.Load() },
+		Waits:     func(reason string) { s.waiting(reason, claimed != nil) },
 		Remaining: held.Remaining, Dial: s.deps.Dial, Random: random,
 	}, writer, wait)
 	if claimed != nil {
@@ -176,6 +169,21 @@ func (s *Service) hold(ctx context.Context, held *lease.Held) error {
 
 // fullAgain is how long a holder that could not claim a full journal holds before it tries again.
 const fullAgain = time.Minute
+
+// waiting takes why no create may go out. A full journal makes the service unready, until it is claimed and has room.
+func (s *Service) waiting(reason string, claimed bool) {
+	s.setWaits(reason)
+	if reason == engine.WhyFull {
+		s.setFailure(fmt.Errorf("nothing is rented: %w", journal.ErrFull))
+		return
+	}
+	s.mu.Lock()
+	full := errors.Is(s.failure, journal.ErrFull)
+	s.mu.Unlock()
+	if full && claimed {
+		s.setFailure(nil)
+	}
+}
 
 // fullPart is how much of the journal may be used before nothing more is rented, percent.
 const fullPart = 80
